@@ -1,0 +1,120 @@
+"""Name tables of everything that can be added: "name" → "module:attribute", loaded when first used.
+
+A third party adds to a table through the entry-point group `ttl_deploy.<table>`; built-ins use
+exactly the same mechanism. The Protocols say what an entry must offer.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.errors import MissingExtraError, UnknownNameError
+
+_TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        # Readers are asked in this order whether they recognise the given path.
+        "readers": {
+            "phantom": "ttl_deploy.data.readers.phantom:PhantomReader",
+            "table": "ttl_deploy.data.readers.table:TableReader",
+            "folder": "ttl_deploy.data.readers.folder:FolderReader",
+        },
+        "strategies": {"full": "ttl_deploy.training.strategies.full:FullFinetuning"},
+        "policies": {"exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive"},
+        "executors": {"local": "ttl_deploy.search.executors.local:LocalExecutor"},
+        "formats": {"onnx": "ttl_deploy.export.onnx_format:OnnxFormat"},
+        "targets": {"onnxruntime-cpu": "ttl_deploy.runtime.targets.onnxruntime_cpu:OnnxRuntimeCpu"},
+    }
+)
+
+_EXTRA_OF_MODULE = {
+    "torch": "train",
+    "torchvision": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "plotly": "train",
+    "openvino": "openvino",
+    "nncf": "openvino",
+    "tensorrt": "trt",
+    "tensorrt_rtx": "rtx",
+    "pydicom": "dicom",
+    "ray": "ray",
+}
+
+
+def names(table: str) -> tuple[str, ...]:
+    """Return the names in a table, built-ins first in their order, then third parties' sorted."""
+    builtin = _TABLES[table]
+    added = {point.name for point in entry_points(group=f"ttl_deploy.{table}")}
+    return (*builtin, *sorted(added - set(builtin)))
+
+
+def load(table: str, name: str) -> Any:
+    """Return the object behind a name; raises `UnknownNameError`, or `MissingExtraError` for its needs."""
+    builtin = _TABLES[table]
+    if name in builtin:
+        module_name, _, attribute = builtin[name].partition(":")
+        return getattr(import_part(module_name, need=f"{table[:-1]} {name!r}"), attribute)
+    for point in entry_points(group=f"ttl_deploy.{table}"):
+        if point.name == name:
+            return point.load()
+    raise UnknownNameError(table[:-1] if not table.endswith("ies") else table[:-3] + "y", name, names(table))
+
+
+def import_part(module_name: str, *, need: str) -> Any:
+    """Import a module; a missing third-party package of a known extra becomes `MissingExtraError`."""
+    try:
+        return import_module(module_name)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingExtraError(extra, need) from error
+
+
+class RawSample(Protocol):
+    """A row as its source states it: nothing checked, nothing split yet."""
+
+    path: str
+    label: str
+    patient_id: str | None
+    split: str | None
+    extra: dict[str, str]
+
+
+class Reader(Protocol):
+    """Understands one way in which labelled images lie on a disk."""
+
+    def recognises(self, data: str) -> bool:
+        """Tell cheaply whether `data` (a path, or a built-in's name) is of this kind."""
+        ...
+
+    def read(self, data: str, *, label_col: str) -> "tuple[Path, Sequence[RawSample]]":
+        """Return the root folder and the rows; raises `DataError` with file, row and column."""
+        ...
+
+
+class Session(Protocol):
+    """A model opened on a target."""
+
+    runtime: str
+    precision: str
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn uint8 images `(N, H, W, 3)` into probabilities `(N, classes)`."""
+        ...
+
+
+class Target(Protocol):
+    """A runtime on a device, such as ONNX Runtime on the CPU."""
+
+    def open(self, model: Path, *, threads: int) -> Session:
+        """Open a model file; raises `TargetUnavailableError` or `ArtifactError`."""
+        ...

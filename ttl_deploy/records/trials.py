@@ -1,0 +1,204 @@
+"""What a search trains: its settings, one trial in, one result or failure out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ttl_deploy.records.data import DecodeSettings, Split
+from ttl_deploy.records.models import FULL, ModelSpec, Pool
+from ttl_deploy.records.scores import PickRule
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ClassWeights = Literal["balanced", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """Random changes of training images, made on tensors; zeros switch a change off.
+
+    `rotate_deg` degrees either way; `zoom` and `shift` shares of the image side; `brightness` and
+    `contrast` shares of the value range.
+    """
+
+    flip: bool = True
+    rotate_deg: float = 7.0
+    zoom: float = 0.1
+    shift: float = 0.05
+    brightness: float = 0.1
+    contrast: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How a trial learns. `patience` is in epochs, `warmup` a share of all steps.
+
+    `early_stop` by `patience` epochs without a better validation AUROC; 0 never stops early.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 5e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    patience: int = 5
+    clip_norm: float = 5.0
+    label_smoothing: float = 0.0
+    class_weights: ClassWeights = "balanced"
+    precision: Precision = "auto"
+    threads: int = 1
+    augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 2,
+            "lr": self.lr > 0,
+            "weight_decay": self.weight_decay >= 0,
+            "warmup": 0 <= self.warmup < 1,
+            "patience": self.patience >= 0,
+            "clip_norm": self.clip_norm > 0,
+            "label_smoothing": 0 <= self.label_smoothing < 1,
+            "threads": self.threads >= 1,
+        }
+        for name, ok in checks.items():
+            if not ok:
+                raise ValueError(f"{name} = {getattr(self, name)} is out of range")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """Everything that decides a search's result; `config.json` of a run folder.
+
+    `cuts` is `stages`, `all`, or names; `weights` is `imagenet`, `none` or a file.
+    """
+
+    backbone: str
+    data: str
+    weights: str = "imagenet"
+    cuts: tuple[str, ...] = ("stages",)
+    strategy: str = "full"
+    policy: str = "exhaustive"
+    seeds: tuple[int, ...] = (0,)
+    decode: DecodeSettings = DecodeSettings(image_size=224)
+    label_col: str = "label"
+    val_fraction: float = 0.15
+    test_fraction: float = 0.15
+    split_seed: int = 0
+    limit_train: int | None = None
+    pool: Pool = "avg"
+    dropout: float = 0.1
+    train: TrainSettings = TrainSettings()
+    profile_target: str = "onnxruntime-cpu"
+    profile_seconds: float = 1.0
+    pick: PickRule = "smallest-within-interval"
+    max_latency_s: float | None = None
+    max_params: int | None = None
+    max_macs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One training: which model, how, from which seed. A pure function of this record and the data."""
+
+    model: ModelSpec
+    weights: str
+    strategy: str
+    seed: int
+    train: TrainSettings
+
+    @property
+    def key(self) -> str:
+        """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`."""
+        return f"{self.model.cut}__{self.strategy}__s{self.seed}"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it trains the full network."""
+        return self.model.cut == FULL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """One line of `metrics.jsonl`; scores without intervals, times in seconds."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_auroc: float | None
+    lr: float
+    seconds: float
+    data_wait_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """A finished trial. `precision` and `device` are those that really ran."""
+
+    key: str
+    cut: str
+    strategy: str
+    seed: int
+    best_epoch: int
+    epochs_run: int
+    val_auroc: float | None
+    params: int
+    weights_sha256: str
+    weights_note: str
+    precision: str
+    device: str
+    seconds: float
+
+
+FailureKind = Literal["weights", "numerical", "memory", "unsupported", "crash", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFailure:
+    """A trial that could not be finished, and why; the search goes on without it."""
+
+    key: str
+    cut: str
+    strategy: str
+    seed: int
+    kind: FailureKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutProfile:
+    """A cut's costs before any training; latency of the exported model, one image, in seconds.
+
+    `latency_noise_s` is the spread between fresh processes; `size_bytes` that of the ONNX file.
+    """
+
+    cut: str
+    params: int
+    macs: int
+    layers: int
+    params_share: float
+    macs_share: float
+    size_bytes: int
+    latency_s: float | None
+    latency_noise_s: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """All candidate cuts measured on one target and machine, shallow to deep, the full network last."""
+
+    target: str
+    runtime: str
+    precision: str
+    threads: int
+    batch: int
+    machine: str
+    cuts: tuple[CutProfile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestOpening:
+    """A use of the locked test split: by which command, for which trials."""
+
+    split: Split
+    command: str
+    trials: tuple[str, ...]
