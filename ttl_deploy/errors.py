@@ -20,7 +20,7 @@
     ├── InconclusiveError             7   the measurement was too unstable to report
     ├── StorageError                 74   disk full, read-only, or otherwise not writable
     ├── RunBusyError                 75   another process works in the run folder
-    └── InterruptedRun              130   Ctrl-C (143 for SIGTERM); carries the resume command
+    └── RunInterruptedError              130   Ctrl-C (143 for SIGTERM); carries the resume command
 
 Messages say what was given, what is allowed and what to do.
 """
@@ -133,7 +133,7 @@ class RunBusyError(TtlDeployError):
     exit_code = 75
 
 
-class InterruptedRun(TtlDeployError):
+class RunInterruptedError(TtlDeployError):
     """The user or the system asked us to stop; everything done so far is kept."""
 
     def __init__(self, message: str, *, signal_number: int) -> None:

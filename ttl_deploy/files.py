@@ -21,7 +21,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(
-            f"cannot write {path}: {reason}. Free some space or choose a writable place, then type the same command again"
+            f"cannot write {path}: {reason}. Free some space or choose a writable place, then type the command again"
         ) from error
 
 
@@ -45,7 +45,7 @@ def publish(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -1,6 +1,6 @@
 """What a search trains: its settings, one trial in, one result or failure out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ttl_deploy.records.data import DecodeSettings, Split
@@ -78,7 +78,7 @@ class SearchSettings:
     strategy: str = "full"
     policy: str = "exhaustive"
     seeds: tuple[int, ...] = (0,)
-    decode: DecodeSettings = DecodeSettings(image_size=224)
+    decode: DecodeSettings = field(default_factory=lambda: DecodeSettings(image_size=224))
     label_col: str = "label"
     val_fraction: float = 0.15
     test_fraction: float = 0.15

@@ -1,0 +1,14 @@
+"""The run folder and its ledger; readable without torch, so that results travel.
+
+::
+
+    runs/<name>/
+      config.json  env.json  command.txt  ledger.jsonl
+      data/{manifest.csv,fingerprint.json,checks.json}
+      profile.json
+      trials/<cut>__<strategy>__s<seed>/{trial.json,metrics.jsonl,result.json,best.safetensors,
+                                         predictions_val.npz,predictions_test.npz,worker.log}
+      results.csv  front.csv  front.json  chosen.json
+      exports/<cut>/{model.onnx,manifest.json,…}   bench/<host>/…
+      report.html  NEXT_STEPS.txt
+"""

@@ -1,0 +1,1 @@
+"""How a model learns: one loop, strategies that say what is trained, evaluation, checkpoints."""

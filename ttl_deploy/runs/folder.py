@@ -1,0 +1,203 @@
+"""The run folder: where everything of one search lies, who owns it, and whether it may be resumed."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from ttl_deploy.errors import NoRunError, RunBusyError, RunMismatchError, StorageError
+from ttl_deploy.files import make_folder, publish_text, remove_litter, storage_errors
+from ttl_deploy.records import codec
+from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy.runs.ledger import Ledger
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The layout of a run folder (see the module `ttl_deploy.runs`); all paths live below `path`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def config(self) -> Path:
+        """The settings that decide the result."""
+        return self.path / CONFIG
+
+    @property
+    def environment(self) -> Path:
+        """Versions and device; what of it decides the result is compared on resume."""
+        return self.path / "env.json"
+
+    @property
+    def command(self) -> Path:
+        """The command that made the run, to be typed again."""
+        return self.path / "command.txt"
+
+    @property
+    def data(self) -> Path:
+        """Manifest, fingerprint and checks of the data set."""
+        return self.path / "data"
+
+    @property
+    def profile(self) -> Path:
+        """Costs of all candidate cuts."""
+        return self.path / "profile.json"
+
+    @property
+    def front(self) -> Path:
+        """The front as a record."""
+        return self.path / "front.json"
+
+    @property
+    def chosen(self) -> Path:
+        """The choice as a record."""
+        return self.path / "chosen.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def next_steps(self) -> Path:
+        """The exact commands to type next."""
+        return self.path / "NEXT_STEPS.txt"
+
+    @property
+    def ledger(self) -> Ledger:
+        """The run's ledger."""
+        return Ledger(self.path / "ledger.jsonl")
+
+    def trial(self, key: str) -> Path:
+        """The folder of one trial."""
+        return self.path / "trials" / key
+
+    def export(self, cut: str) -> Path:
+        """The folder of the artifact exported for one cut."""
+        return self.path / "exports" / cut
+
+    def exports(self) -> tuple[Path, ...]:
+        """All artifact folders, the newest first."""
+        found = [manifest.parent for manifest in (self.path / "exports").glob("*/manifest.json")]
+        return tuple(sorted(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns, reverse=True))
+
+    def bench(self, host: str) -> Path:
+        """The folder of the benchmarks measured on one machine."""
+        return self.path / "bench" / host
+
+    def settings(self) -> SearchSettings:
+        """Read the settings; raises `NoRunError` where the folder is not a run."""
+        if not self.config.is_file():
+            raise NoRunError(
+                f"{self.path} is not a run folder (it has no {CONFIG}): name one that `ttl-deploy search` made"
+            )
+        return codec.load(SearchSettings, self.config)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the run while it is written; raises `RunBusyError` naming the owner."""
+        make_folder(self.path)
+        owner = self.path / "owner.txt"
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "another process"
+            raise RunBusyError(
+                f"{self.path} is in use by {who}: wait for it, or name another folder with -o"
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"cannot write in {self.path}: {error.strerror}. Choose a writable place with -o"
+            ) from error
+        try:
+            publish_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
+            remove_litter(self.path)
+            self.ledger.repair()
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+    def claim(self, settings: SearchSettings, command: str) -> bool:
+        """Write the settings of a new run, or check them against the run that is here; True if it is new.
+
+        Raises `RunMismatchError` naming the fields that differ, and for a folder that holds other things.
+        """
+        if self.config.exists():
+            found = differences(msgspec.to_builtins(self.settings()), msgspec.to_builtins(settings))
+            refuse_differences(self.path, found)
+            return False
+        strangers = [entry.name for entry in self.path.iterdir() if entry.name not in (".lock", "owner.txt")]
+        if strangers:
+            raise RunMismatchError(
+                f"{self.path} is not empty and not a run folder (it holds {', '.join(sorted(strangers)[:3])}): "
+                "name a new folder with -o"
+            )
+        publish_text(self.command, command + "\n")
+        codec.save(self.config, settings)
+        return True
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> tuple[str, ...]:
+    """Return the fields in which two nested containers differ, as `a.b: old → new`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = sorted({*old, *new})
+        return tuple(line for name in names for line in differences(old.get(name), new.get(name), f"{prefix}{name}."))
+    return () if old == new else (f"{prefix.rstrip('.')}: {_show(old)} → {_show(new)}",)
+
+
+def _show(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def refuse_differences(path: Path, found: tuple[str, ...]) -> None:
+    """Raise `RunMismatchError` unless nothing differs."""
+    if found:
+        raise RunMismatchError(
+            f"{path} holds a run that differs in {'; '.join(found)}. Type its own command ({path / 'command.txt'}) "
+            "to resume it, or name a new folder with -o"
+        )
+
+
+def find_runs(here: Path) -> tuple[RunFolder, ...]:
+    """Return the run folders at, directly below, and in `runs/` below `here`, the newest first.
+
+    The newest is the one whose ledger (or config) changed last.
+    """
+    candidates = {here, *_folders(here), *_folders(here / "runs")}
+    runs = [RunFolder(path) for path in candidates if (path / CONFIG).is_file() and (path / "data").is_dir()]
+    return tuple(sorted(runs, key=lambda run: (_changed_ns(run), str(run.path)), reverse=True))
+
+
+def newest_run(here: Path) -> RunFolder:
+    """Return the newest run here; raises `NoRunError` if there is none."""
+    runs = find_runs(here)
+    if not runs:
+        raise NoRunError(f"no run folder in {here} or {here / 'runs'}: name one, or make one with `ttl-deploy search`")
+    return runs[0]
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with storage_errors(folder):
+        return [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def _changed_ns(run: RunFolder) -> int:
+    ledger = run.ledger.path
+    return (ledger if ledger.exists() else run.config).stat().st_mtime_ns

@@ -1,0 +1,120 @@
+"""Images from the pixel cache to batches on the device: shuffled, prefetched, augmented, normalised."""
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ttl_deploy.records.trials import Augmentation
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's channel statistics for RGB in 0..1, which torchvision's weights expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPixels:
+    """Images of one split: `rows` into a uint8 array `(n, S, S, 3)`, and their labels `(len(rows),)`."""
+
+    array: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(slots=True)
+class Wait:
+    """How long the loop waited for images, in seconds."""
+
+    seconds: float = 0.0
+
+
+def shuffled(count: int, *, batch_size: int, seed: int, epoch: int) -> tuple[NDArray[np.int64], ...]:
+    """Return an epoch's batches as positions, in an order fixed by seed and epoch.
+
+    A last batch of one image is left out, because BatchNorm cannot learn from it.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(count).astype(np.int64)
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return tuple(batch for batch in batches if len(batch) > 1)
+
+
+def in_order(count: int, *, batch_size: int) -> tuple[NDArray[np.int64], ...]:
+    """Return all positions in order, in batches."""
+    positions = np.arange(count, dtype=np.int64)
+    return tuple(positions[start : start + batch_size] for start in range(0, count, batch_size))
+
+
+def load(
+    data: LabelledPixels, batches: tuple[NDArray[np.int64], ...], *, device: torch.device, wait: Wait | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield uint8 images `(N, 3, S, S)` (channels last in memory) and labels on `device`, one batch ahead."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        ahead: Future[tuple[Tensor, Tensor]] | None = None
+        for number in range(len(batches) + 1):
+            ready = ahead
+            ahead = reader.submit(_read, data, batches[number], device.type == "cuda") if number < len(batches) else None
+            if ready is None:
+                continue
+            started = time.perf_counter()
+            images, labels = ready.result()
+            if wait is not None:
+                wait.seconds += time.perf_counter() - started
+            yield images.to(device, non_blocking=True).permute(0, 3, 1, 2), labels.to(device, non_blocking=True)
+
+
+def _read(data: LabelledPixels, positions: NDArray[np.int64], pinned: bool) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(np.ascontiguousarray(data.array[data.rows[positions]]))
+    labels = torch.from_numpy(data.labels[positions])
+    return (images.pin_memory(), labels.pin_memory()) if pinned else (images, labels)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Turn uint8 RGB `(N, 3, H, W)` into float32 with ImageNet's channel statistics removed."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    return (images.float() / 255.0 - mean) / std
+
+
+def augment(images: Tensor, settings: Augmentation, *, generator: torch.Generator) -> Tensor:
+    """Change uint8 images `(N, 3, H, W)` at random, each on its own; returns float32 in 0..255.
+
+    `generator` lives on the CPU, so that the same draws are made on every device.
+    """
+    draws = torch.rand((7, len(images)), generator=generator).to(images.device)
+    changed = images.float()
+    if _moves(settings):
+        grid = functional.affine_grid(_affine(settings, draws), list(changed.shape), align_corners=False)
+        changed = functional.grid_sample(changed, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if settings.contrast or settings.brightness:
+        gain = 1 + settings.contrast * (2 * draws[5] - 1)
+        offset = 255 * settings.brightness * (2 * draws[6] - 1)
+        mean = changed.mean(dim=(1, 2, 3))
+        changed = changed * gain.view(-1, 1, 1, 1) + (mean * (1 - gain) + offset).view(-1, 1, 1, 1)
+    return changed.clamp(0, 255)
+
+
+def _moves(settings: Augmentation) -> bool:
+    return bool(settings.flip or settings.rotate_deg or settings.zoom or settings.shift)
+
+
+def _affine(settings: Augmentation, draws: Tensor) -> Tensor:
+    """Return the sampling transforms `(N, 2, 3)` in grid_sample's coordinates (-1..1)."""
+    angle = math.radians(settings.rotate_deg) * (2 * draws[0] - 1)
+    scale = 1 + settings.zoom * (2 * draws[1] - 1)
+    mirror = 1 - 2 * (draws[2] < 0.5).float() if settings.flip else torch.ones_like(scale)
+    shift_x = 2 * settings.shift * (2 * draws[3] - 1)
+    shift_y = 2 * settings.shift * (2 * draws[4] - 1)
+    cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
+    first = torch.stack((mirror * cosine, -sine, shift_x), dim=1)
+    second = torch.stack((mirror * sine, cosine, shift_y), dim=1)
+    return torch.stack((first, second), dim=1)
