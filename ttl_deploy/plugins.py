@@ -4,7 +4,8 @@ A third party adds to a table through the entry-point group `ttl_deploy.<table>`
 exactly the same mechanism. The Protocols say what an entry must offer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import MissingExtraError, UnknownNameError
+from ttl_deploy.records.data import DataWarning, Split
 
 _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -79,14 +81,32 @@ def import_part(module_name: str, *, need: str) -> Any:
         raise MissingExtraError(extra, need) from error
 
 
-class RawSample(Protocol):
-    """A row as its source states it: nothing checked, nothing split yet."""
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, the units done and the units in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawSample:
+    """A row as its source states it: nothing hashed, nothing split yet.
+
+    `path` is relative to the root, with forward slashes; None stands for what the source does not say.
+    """
 
     path: str
     label: str
-    patient_id: str | None
-    split: str | None
-    extra: dict[str, str]
+    patient_id: str | None = None
+    split: Split | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawData:
+    """What a reader found: the data set's short name, the folder its paths start from, its rows."""
+
+    name: str
+    root: Path
+    samples: tuple[RawSample, ...]
+    warnings: tuple[DataWarning, ...] = ()
 
 
 class Reader(Protocol):
@@ -96,8 +116,8 @@ class Reader(Protocol):
         """Tell cheaply whether `data` (a path, or a built-in's name) is of this kind."""
         ...
 
-    def read(self, data: str, *, label_col: str) -> "tuple[Path, Sequence[RawSample]]":
-        """Return the root folder and the rows; raises `DataError` with file, row and column."""
+    def read(self, data: str, *, label_col: str, progress: Progress | None = None) -> RawData:
+        """Return the rows; raises `DataError` with file, row and column."""
         ...
 
 
