@@ -1,0 +1,178 @@
+"""Which cut to ship: a stated rule, applied to validation scores and costs; the test split is not read."""
+
+from dataclasses import dataclass
+
+from ttl_deploy.errors import InfeasibleError, UsageError
+from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, PickRule, Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    axis: Axis
+    most: float
+
+    def excess(self, point: FrontPoint) -> float:
+        """Return by which factor the point's cost passes the limit; infinite where it was not measured."""
+        cost = getattr(point, self.axis)
+        return float("inf") if cost is None else cost / self.most
+
+    def __str__(self) -> str:
+        return f"at most {_cost(self.axis, self.most)}"
+
+
+def choose(
+    front: Front,
+    rule: PickRule,
+    *,
+    max_latency_s: float | None = None,
+    max_params: int | None = None,
+    max_macs: int | None = None,
+) -> Choice:
+    """Choose the cut to ship among those that meet the limits, and the seed with its best validation AUROC.
+
+    `best` takes the highest validation AUROC. The two others stay among the cuts whose paired
+    difference to the best cut of the whole front may still be zero or more, and take the one with
+    the fewest MACs, or the lowest latency (not measured comes last). Where no such cut meets the
+    limits, the best of those that do is taken, and the sentence says so. A cut whose latency was not
+    measured never meets a latency limit. Raises `InfeasibleError` naming the nearest cut where none
+    meets the limits, `UsageError` for a limit that is not positive.
+    """
+    limits = _limits(max_latency_s=max_latency_s, max_params=max_params, max_macs=max_macs)
+    candidates = [point for point in front.points if all(limit.excess(point) <= 1 for limit in limits)]
+    if not candidates:
+        raise InfeasibleError(_name_nearest(front, limits))
+    within = [point for point in candidates if is_within_interval(point)]
+    picked = _pick(candidates, within, rule)
+    return Choice(
+        cut=picked.cut,
+        seed=_best_seed(picked),
+        rule=rule,
+        max_latency_s=max_latency_s,
+        max_params=max_params,
+        max_macs=max_macs,
+        sentence=" ".join(_explain(front, picked, rule, limits, candidates=len(candidates), within=len(within))),
+    )
+
+
+def is_within_interval(point: FrontPoint) -> bool:
+    """Tell whether the point is the best cut or cannot be told apart from it: the difference may be zero."""
+    return point.to_best is None or point.to_best.high >= 0
+
+
+def _limits(*, max_latency_s: float | None, max_params: int | None, max_macs: int | None) -> tuple[_Limit, ...]:
+    given: dict[Axis, float | None] = {"latency_s": max_latency_s, "params": max_params, "macs": max_macs}
+    for axis, most in given.items():
+        if most is not None and not most > 0:
+            raise UsageError(f"the limit on {_WORDS[axis]} is {most}: give a number above 0, or leave it out")
+    return tuple(_Limit(axis=axis, most=most) for axis, most in given.items() if most is not None)
+
+
+def _pick(candidates: list[FrontPoint], within: list[FrontPoint], rule: PickRule) -> FrontPoint:
+    if rule == "best" or not within:
+        return min(candidates, key=lambda point: (-_auroc_value(point), point.macs))
+    if rule == "smallest-within-interval":
+        return min(within, key=lambda point: (point.macs, -_auroc_value(point)))
+    return min(within, key=lambda point: (_latency(point), point.macs))
+
+
+def _latency(point: FrontPoint) -> float:
+    return float("inf") if point.latency_s is None else point.latency_s
+
+
+def _best_seed(point: FrontPoint) -> int:
+    values = [-1.0 if value is None else value for value in point.seed_values]
+    return point.seeds[values.index(max(values))]
+
+
+def _name_nearest(front: Front, limits: tuple[_Limit, ...]) -> str:
+    wanted = " and ".join(str(limit) for limit in limits)
+    latency = [limit for limit in limits if limit.axis == "latency_s"]
+    if latency and all(point.latency_s is None for point in front.points):
+        return f"no trained cut has {wanted}: no latency was measured. Profile the cuts first, or leave out that limit"
+    nearest = min(front.points, key=lambda point: max(limit.excess(point) for limit in limits))
+    over = [
+        f"{_cost(limit.axis, getattr(nearest, limit.axis))} ({100 * (limit.excess(nearest) - 1):.3g} % over)"
+        for limit in limits
+        if limit.excess(nearest) > 1
+    ]
+    return (
+        f"no trained cut has {wanted}: the nearest is {nearest.cut} with {' and '.join(over)}. "
+        "Raise the limit or train shallower cuts"
+    )
+
+
+def _explain(
+    front: Front, picked: FrontPoint, rule: PickRule, limits: tuple[_Limit, ...], *, candidates: int, within: int
+) -> list[str]:
+    total = len(front.points)
+    among = f"{total} trained cut{'s' * (total != 1)}"
+    if limits:
+        among = f"{candidates} of {among} with {' and '.join(str(limit) for limit in limits)}"
+    return [_state_rule(front, picked, rule, among, within=within), *_state_difference(picked), _state_cost(picked)]
+
+
+def _state_rule(front: Front, picked: FrontPoint, rule: PickRule, among: str, *, within: int) -> str:
+    auroc = _state_auroc(_auroc(picked))
+    if rule != "best" and not within:
+        return (
+            f"None of the {among} lies within the interval of the best cut {front.best}, "
+            f"so {picked.cut} was taken, the one with the highest validation AUROC among them: {auroc}."
+        )
+    if rule == "best":
+        return f"{picked.cut} has the highest validation AUROC of the {among}: {auroc}."
+    smallest = rule == "smallest-within-interval"
+    if picked.to_best is None:
+        return (
+            f"{picked.cut} is the best cut, and no {'smaller' if smallest else 'faster'} one of the {among} "
+            f"lies within its interval: validation AUROC {auroc}."
+        )
+    return (
+        f"{picked.cut} is the {'smallest' if smallest else 'fastest'} of the {among} that cannot be told apart "
+        f"from the best, {front.best}: validation AUROC {auroc}."
+    )
+
+
+def _state_difference(picked: FrontPoint) -> list[str]:
+    to_best = picked.to_best
+    if to_best is None:
+        return []
+    return [
+        f"Its difference to {to_best.reference} is {to_best.value:+.3f} "
+        f"[{to_best.low:+.3f}, {to_best.high:+.3f}] ({100 * to_best.level:g} % interval, paired by patient)."
+    ]
+
+
+def _state_cost(picked: FrontPoint) -> str:
+    cost = (
+        f"It needs {100 * picked.macs_share:.3g} % of the full network's MACs and "
+        f"{100 * picked.params_share:.3g} % of its parameters"
+    )
+    if picked.latency_s is None:
+        return f"{cost}."
+    return f"{cost}, and takes {_cost('latency_s', picked.latency_s)}."
+
+
+def _state_auroc(score: Score) -> str:
+    if score.low is None or score.high is None:
+        return f"{score.value:.3f} ({score.method})"
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+
+
+def _auroc(point: FrontPoint) -> Score:
+    return next(score for score in point.validation if score.metric == "auroc")
+
+
+def _auroc_value(point: FrontPoint) -> float:
+    value = _auroc(point).value
+    return -1.0 if value is None else value
+
+
+_WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": "latency"}
+
+
+def _cost(axis: Axis, cost: float) -> str:
+    if axis == "latency_s":
+        return f"{1e3 * cost:.3g} ms per image"
+    if cost >= 1e9:
+        return f"{cost / 1e9:.3g} G {_WORDS[axis]}"
+    return f"{cost / 1e6:.3g} M {_WORDS[axis]}"
