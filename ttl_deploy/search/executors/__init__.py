@@ -1,0 +1,24 @@
+"""Executors: where tasks run. One file each; `plugins.py` names them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ttl_deploy.search.tasks import Outcome, Task
+from ttl_deploy.training.loop import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished task: its position in the sequence given, and what came of it (None for a test task)."""
+
+    position: int
+    outcome: Outcome | None
+
+
+class Executor(Protocol):
+    """Runs tasks and hands their outcomes back in the order in which they finish."""
+
+    def run(self, tasks: Sequence[Task], *, report: Callable[[int, Progress], None]) -> Iterator[Done]:
+        """Yield one `Done` per task; closing the iterator stops what still runs."""
+        ...

@@ -1,0 +1,29 @@
+"""Policies: which trials a search makes. One file each; `plugins.py` names them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ttl_deploy.records.models import Cut
+from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyState:
+    """What a policy may know: the candidate cuts, shallow to deep with the full network last, and outcomes so far.
+
+    `trial_of` is every trial that the settings allow, by cut and seed.
+    """
+
+    cuts: tuple[Cut, ...]
+    seeds: tuple[int, ...]
+    trial_of: Mapping[tuple[str, int], Trial]
+    outcomes: Mapping[str, TrialResult | TrialFailure]
+
+
+class Policy(Protocol):
+    """Proposes trials in rounds until it proposes none."""
+
+    def propose(self, state: StudyState) -> Sequence[Trial]:
+        """Return the next round's trials; an empty round ends the search."""
+        ...

@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m ttl_deploy_cli`."""
+
+from .main import main
+
+main()

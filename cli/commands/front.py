@@ -1,0 +1,51 @@
+"""`ttl-deploy front`: what was found, and the choice from it."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..quantities import parse_count, parse_duration_s
+
+NAME = "front"
+
+
+def run(
+    run: Annotated[Optional[Path], typer.Argument(help="Run folder [the newest here].")] = None,
+    pick: Annotated[
+        Optional[str],
+        typer.Option(help="Choose anew: smallest-within-interval, fastest-within-interval or best."),
+    ] = None,
+    max_latency: Annotated[Optional[str], typer.Option(help="Choose only cuts at most this slow, e.g. 5ms.")] = None,
+    max_params: Annotated[Optional[str], typer.Option(help="Choose only cuts with at most this many parameters, e.g. 2M.")] = None,
+    max_macs: Annotated[Optional[str], typer.Option(help="Choose only cuts with at most this many MACs, e.g. 1G.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
+) -> None:
+    """Print a run's front; with --pick or a limit, choose anew (on validation scores) and store the choice."""
+    from ttl_deploy.errors import UnknownNameError
+    from ttl_deploy.records import codec
+    from ttl_deploy.records.scores import PICK_RULES
+    from ttl_deploy.search import findings
+
+    from ..runs import run_folder
+    from ..tables import print_front
+
+    folder = run_folder(run)
+    if pick is not None and pick not in PICK_RULES:
+        raise UnknownNameError("rule", pick, PICK_RULES)
+    if any(option is not None for option in (pick, max_latency, max_params, max_macs)):
+        found = findings.choose_again(
+            folder,
+            rule=pick,
+            max_latency_s=parse_duration_s(max_latency) if max_latency else None,
+            max_params=parse_count(max_params) if max_params else None,
+            max_macs=parse_count(max_macs) if max_macs else None,
+        )
+    else:
+        found = findings.read(folder)
+    if as_json:
+        print(codec.to_json(found))
+        return
+    print_front(found.front, found.choice)
+    if found.choice:
+        print(f"\n{found.choice.sentence}")

@@ -1,0 +1,96 @@
+"""From flags and a config file to `SearchSettings`: a flag beats the file, the file beats the default."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ttl_deploy.errors import UsageError
+from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.trials import Augmentation, SearchSettings, TrainSettings
+
+from .quantities import parse_count, parse_duration_s
+
+T = TypeVar("T")
+_DECODE = {field.name for field in dataclasses.fields(DecodeSettings)}
+_TRAIN = {field.name for field in dataclasses.fields(TrainSettings)} - {"augmentation"}
+_AUGMENT = {field.name for field in dataclasses.fields(Augmentation)}
+_SEARCH = {field.name for field in dataclasses.fields(SearchSettings)} - {
+    "decode",
+    "train",
+    "max_latency_s",
+    "max_params",
+    "max_macs",
+}
+_LIMITS = {"max_latency", "max_params", "max_macs"}
+OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS
+"""All names a config file may use; they are the flags' names with underscores."""
+
+
+def build_settings(given: Mapping[str, Any], *, config: Path | None) -> SearchSettings:
+    """Merge flags (None means not given) with a TOML file; raises `UsageError` for what does not fit."""
+    merged = {**(_read_config(config) if config else {}), **{k: v for k, v in given.items() if v is not None}}
+    for needed in ("backbone", "data"):
+        if needed not in merged:
+            raise UsageError(f"--{needed} is missing: give it on the command line or in the config file")
+    try:
+        decode = _convert(DecodeSettings, {"image_size": 224} | _only(merged, _DECODE))
+        augmentation = _convert(Augmentation, _only(merged, _AUGMENT))
+        train = _convert(TrainSettings, _only(merged, _TRAIN) | {"augmentation": augmentation})
+        return _convert(SearchSettings, _only(merged, _SEARCH) | {"decode": decode, "train": train} | _limits(merged))
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UsageError(f"cannot use these settings: {error}") from error
+
+
+def parse_cuts(text: str) -> tuple[str, ...]:
+    """Return the cuts of a comma-separated list."""
+    cuts = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not cuts:
+        raise UsageError("--cuts is empty: give all, stages, or names separated by commas (`ttl-deploy cuts` lists them)")
+    return cuts
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of a comma-separated list."""
+    try:
+        seeds = tuple(int(seed) for seed in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--seeds {text!r} is not a list of whole numbers such as 0,1,2") from error
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise UsageError(f"--seeds {text!r}: give different numbers from 0 up, such as 0,1,2")
+    return seeds
+
+
+def _limits(merged: Mapping[str, Any]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    if "max_latency" in merged:
+        parsed["max_latency_s"] = parse_duration_s(str(merged["max_latency"]))
+    for name in ("max_params", "max_macs"):
+        if name in merged:
+            parsed[name] = parse_count(str(merged[name]))
+    return parsed
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the config file {path}: {error}") from error
+    options = {name.replace("-", "_"): value for name, value in content.items()}
+    if unknown := sorted(set(options) - OPTIONS):
+        raise UsageError(f"{path} has unknown options {', '.join(unknown)}: allowed are {', '.join(sorted(OPTIONS))}")
+    for name, parse in (("cuts", parse_cuts), ("seeds", parse_seeds)):
+        if isinstance(options.get(name), str):
+            options[name] = parse(options[name])
+    return options
+
+
+def _only(merged: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in merged.items() if name in names}
+
+
+def _convert(kind: type[T], fields: Mapping[str, Any]) -> T:
+    return msgspec.convert(fields, type=kind)

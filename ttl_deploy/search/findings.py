@@ -1,0 +1,128 @@
+"""What a run has found so far: predictions on disk → front → choice. Needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.data.manifest import load_manifest
+from ttl_deploy.errors import NoRunError
+from ttl_deploy.evidence import choice, front
+from ttl_deploy.evidence.front import LabelledSplit
+from ttl_deploy.records import codec
+from ttl_deploy.records.data import Split
+from ttl_deploy.records.scores import Choice, Front, PickRule
+from ttl_deploy.records.trials import Profile, TrialFailure, TrialResult
+from ttl_deploy.runs.folder import RunFolder
+
+Outcome = TrialResult | TrialFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The front and, once made, the choice."""
+
+    front: Front
+    choice: Choice | None
+
+
+def read(run: RunFolder) -> Found:
+    """Return what a run has found; an unfinished run's front is computed from the trials finished so far."""
+    if run.front.is_file():
+        return Found(
+            front=codec.load(Front, run.front),
+            choice=codec.load(Choice, run.chosen) if run.chosen.is_file() else None,
+        )
+    return Found(front=validation_front(run, outcomes(run)), choice=None)
+
+
+def choose_again(
+    run: RunFolder,
+    *,
+    rule: PickRule | None,
+    max_latency_s: float | None,
+    max_params: int | None,
+    max_macs: int | None,
+) -> Found:
+    """Choose from a run's front by another rule or limits, and store the choice as the run's own."""
+    with run.owned():
+        found = read(run)
+        chosen = choice.choose(
+            found.front,
+            rule or run.settings().pick,
+            max_latency_s=max_latency_s,
+            max_params=max_params,
+            max_macs=max_macs,
+        )
+        codec.save(run.chosen, chosen)
+    return Found(front=found.front, choice=chosen)
+
+
+def outcomes(run: RunFolder) -> dict[str, Outcome]:
+    """Return the outcome of every trial in the ledger, by key, in the ledger's order."""
+    known: dict[str, Outcome] = {}
+    for entry in run.ledger.entries():
+        if entry.event == "trial_finished":
+            known[entry.key] = codec.from_builtins(TrialResult, dict(entry.content))
+        elif entry.event == "trial_failed":
+            known[entry.key] = codec.from_builtins(TrialFailure, dict(entry.content))
+    return known
+
+
+def validation_front(run: RunFolder, known: Mapping[str, Outcome]) -> Front:
+    """Build the front of all finished trials from their validation predictions."""
+    if not run.profile.is_file():
+        raise NoRunError(f"{run.path} has no profile yet, so no front: resume it with {run.path / 'command.txt'}")
+    return front.build_front(
+        codec.load(Profile, run.profile),
+        _predictions(run, finished(known), "val"),
+        labelled_split(run.data, "val"),
+    )
+
+
+def front_with_test(run: RunFolder, found: Front, known: Mapping[str, Outcome]) -> Front:
+    """Add the test scores of the cuts for which the test split was opened."""
+    opened = {cut: seeds for cut, seeds in finished(known).items() if cut in cuts_to_confirm(found)}
+    return front.add_test_scores(found, _predictions(run, opened, "test"), labelled_split(run.data, "test"))
+
+
+def cuts_to_confirm(found: Front) -> tuple[str, ...]:
+    """Return the cuts whose test scores are stated: the front's members and the reference."""
+    reference = [found.reference] if found.reference else []
+    return tuple(dict.fromkeys([*front.pareto_members(found), *reference]))
+
+
+def finished(known: Mapping[str, Outcome]) -> dict[str, dict[int, str]]:
+    """Return the finished trials' keys by cut and seed."""
+    by_cut: dict[str, dict[int, str]] = {}
+    for outcome in known.values():
+        if isinstance(outcome, TrialResult):
+            by_cut.setdefault(outcome.cut, {})[outcome.seed] = outcome.key
+    return {cut: dict(sorted(seeds.items())) for cut, seeds in by_cut.items()}
+
+
+def labelled_split(data: Path, split: Split) -> LabelledSplit:
+    """Return labels and patients of one split, in the order of its predictions."""
+    samples = load_manifest(data).samples
+    return LabelledSplit(
+        split=split,
+        labels=np.array([sample.label for sample in samples if sample.split == split], dtype=np.int64),
+        patients=np.array([sample.patient_id for sample in samples if sample.split == split]),
+    )
+
+
+def read_probabilities(run: RunFolder, key: str, split: Split) -> NDArray[np.float32]:
+    """Return a trial's probabilities `(n, C)` on a split, in the manifest's order."""
+    with np.load(run.trial(key) / f"predictions_{split}.npz", allow_pickle=False) as content:
+        predicted: NDArray[np.float32] = content["probabilities"]
+    return predicted
+
+
+def _predictions(
+    run: RunFolder, keys: Mapping[str, Mapping[int, str]], split: Split
+) -> dict[str, dict[int, NDArray[np.float32]]]:
+    return {
+        cut: {seed: read_probabilities(run, key, split) for seed, key in of_cut.items()} for cut, of_cut in keys.items()
+    }

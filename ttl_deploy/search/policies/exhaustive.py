@@ -1,0 +1,15 @@
+"""The exhaustive policy: every candidate cut on every seed, as the TTL paper did."""
+
+from collections.abc import Sequence
+
+from ttl_deploy.records.trials import Trial
+from ttl_deploy.search.policies import StudyState
+
+
+class Exhaustive:
+    """All trials in one round, the costliest first: so places stay filled and the estimate settles early."""
+
+    def propose(self, state: StudyState) -> Sequence[Trial]:
+        """Return all trials without an outcome."""
+        deepest_first = [state.trial_of[cut.name, seed] for cut in reversed(state.cuts) for seed in state.seeds]
+        return [trial for trial in deepest_first if trial.key not in state.outcomes]

@@ -1,0 +1,321 @@
+"""One search from data to choice: every stage leaves its result on the disk, so the same call resumes."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import msgspec
+import torch
+
+from ttl_deploy import __version__, plugins
+from ttl_deploy.data.cache import PixelCache, open_cache
+from ttl_deploy.data.manifest import fingerprint, limit_train, load_manifest, prepare, save_manifest
+from ttl_deploy.errors import DataError, RunMismatchError, TtlDeployError
+from ttl_deploy.evidence.choice import choose
+from ttl_deploy.files import publish_text
+from ttl_deploy.models import weights
+from ttl_deploy.models.cuts import list_cuts, resolve_cuts
+from ttl_deploy.records import codec
+from ttl_deploy.records.data import Manifest
+from ttl_deploy.records.models import FULL, Cut, ModelSpec
+from ttl_deploy.records.scores import Choice, Front
+from ttl_deploy.records.trials import Profile, SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
+from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
+from ttl_deploy.search import findings
+from ttl_deploy.search.findings import Found, Outcome
+from ttl_deploy.search.next_steps import write_next_steps
+from ttl_deploy.search.policies import StudyState
+from ttl_deploy.search.profile import profile_cuts
+from ttl_deploy.search.tasks import Task
+from ttl_deploy.training.devices import pick_device
+from ttl_deploy.training.loop import Progress
+
+_ATTEMPTS = 3
+
+
+class Reporter(Protocol):
+    """Hears how a study goes on; shows it, or not."""
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """A stage outside training has done some of its units."""
+
+    def plan(self, tasks: Sequence[Task]) -> None:
+        """A round of tasks begins."""
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        """A task has got on."""
+
+    def ended(self, task: Task, outcome: Outcome | None) -> None:
+        """A task has ended."""
+
+    def note(self, text: str) -> None:
+        """Something a user should know, in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Study:
+    settings: SearchSettings
+    run: RunFolder
+    device: torch.device
+    workers: int
+    reporter: Reporter
+
+
+def run_study(
+    settings: SearchSettings,
+    run: RunFolder,
+    *,
+    command: str,
+    device: str = "auto",
+    workers: int | None = None,
+    reporter: Reporter,
+) -> Found:
+    """Search, or go on with the search that lies in `run`; returns the front with test scores, and the choice.
+
+    `workers` are trainings side by side: by default one per core on a CPU, one on a GPU. Raises
+    `TtlDeployError` for what the user must mend; everything done before is kept.
+    """
+    place = pick_device(device)
+    study = _Study(
+        settings=settings,
+        run=run,
+        device=place,
+        workers=workers or _default_workers(place),
+        reporter=reporter,
+    )
+    cuts = _candidates(settings, classes=2)
+    for table, name in (("strategies", settings.strategy), ("policies", settings.policy), ("targets", settings.profile_target)):
+        plugins.load(table, name)
+    with run.owned():
+        resumed = not run.claim(settings, command)
+        _check_environment(study)
+        if resumed:
+            reporter.note(f"resuming {run.path}: {len(findings.outcomes(run))} trials are done")
+        cache, manifest = _prepare_data(study)
+        cuts = _candidates(settings, classes=len(manifest.classes))
+        trials = {
+            (cut.name, seed): _trial(settings, cut, seed, classes=len(manifest.classes))
+            for cut in cuts
+            for seed in settings.seeds
+        }
+        _check_weights(study, cuts, trials)
+        _profile(study, cuts, [trials[cut.name, settings.seeds[0]].model for cut in cuts])
+        known = _train(study, cuts, trials, cache, images=_image_counts(manifest))
+        front = _confirm(study, trials, known, cache, command=command, images=_image_counts(manifest))
+        return _conclude(study, front)
+
+
+def _default_workers(device: torch.device) -> int:
+    return 1 if device.type != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _candidates(settings: SearchSettings, *, classes: int) -> tuple[Cut, ...]:
+    """Return the wanted cuts, shallow to deep, the full network last."""
+    known = list_cuts(settings.backbone, image_size=settings.decode.image_size, classes=classes, pool=settings.pool)
+    wanted = {cut.name for cut in resolve_cuts(settings.cuts, known)} | {FULL}
+    return tuple(cut for cut in known if cut.name in wanted)
+
+
+def _trial(settings: SearchSettings, cut: Cut, seed: int, *, classes: int) -> Trial:
+    spec = ModelSpec(
+        backbone=settings.backbone,
+        cut=cut.name,
+        classes=classes,
+        image_size=settings.decode.image_size,
+        pool=settings.pool,
+        dropout=settings.dropout,
+    )
+    return Trial(model=spec, weights=settings.weights, strategy=settings.strategy, seed=seed, train=settings.train)
+
+
+def _check_environment(study: _Study) -> None:
+    """Store what else decides the result, or compare it with what the run began with."""
+    decisive = {
+        "ttl_deploy": __version__,
+        "torch": str(torch.__version__),
+        "torchvision": version("torchvision"),
+        "device": study.device.type,
+        "weights_sha256": weights.source_sha256(study.settings.weights),
+    }
+    run = study.run
+    if run.environment.exists():
+        began = msgspec.json.decode(run.environment.read_bytes(), type=dict[str, Any])["decisive"]
+        refuse_differences(run.path, differences(began, decisive))
+        return
+    described = {"python": platform.python_version(), "system": platform.platform(), "workers": study.workers}
+    publish_text(run.environment, msgspec.json.format(msgspec.json.encode({"decisive": decisive, **described})).decode())
+
+
+def _prepare_data(study: _Study) -> tuple[PixelCache, Manifest]:
+    """Read, check and split the data (or compare them with the stored ones), and decode the images."""
+    settings, run = study.settings, study.run
+    found = prepare(
+        settings.data,
+        label_col=settings.label_col,
+        val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction,
+        split_seed=settings.split_seed,
+        progress=study.reporter.step,
+    )
+    if settings.limit_train is not None:
+        found = limit_train(found, settings.limit_train, seed=settings.split_seed)
+    if (run.data / "manifest.csv").exists():
+        old, new = fingerprint(load_manifest(run.data)), fingerprint(found)
+        refuse_differences(run.path, differences(msgspec.to_builtins(old), msgspec.to_builtins(new), "data."))
+    else:
+        save_manifest(found, run.data)
+    for warning in found.warnings:
+        study.reporter.note(f"data: {warning.message}")
+    run.ledger.append("data_prepared", found.name, msgspec.to_builtins(fingerprint(found)))
+    return open_cache(found, settings.decode, progress=study.reporter.step), found
+
+
+def _image_counts(manifest: Manifest) -> Mapping[str, int]:
+    return {split: len(manifest.of_split(split)) for split in ("train", "val", "test")}
+
+
+def _check_weights(study: _Study, cuts: Sequence[Cut], trials: Mapping[tuple[str, int], Trial]) -> None:
+    """Refuse weights that do not cover a wanted cut; only the reference may stay uncovered, and then fails."""
+    coverage = weights.check_weights(study.settings.weights, [trials[cut.name, study.settings.seeds[0]].model for cut in cuts])
+    for note in coverage:
+        study.reporter.note(note)
+
+
+def _profile(study: _Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> None:
+    run, settings = study.run, study.settings
+    if not run.profile.exists():
+        found = profile_cuts(
+            cuts,
+            specs,
+            target=settings.profile_target,
+            seconds=settings.profile_seconds,
+            progress=study.reporter.step,
+        )
+        codec.save(run.profile, found)
+    run.ledger.append("profiled", settings.profile_target, {"cuts": [cut.name for cut in cuts]})
+
+
+def _train(
+    study: _Study,
+    cuts: tuple[Cut, ...],
+    trials: Mapping[tuple[str, int], Trial],
+    cache: PixelCache,
+    *,
+    images: Mapping[str, int],
+) -> Mapping[str, Outcome]:
+    """Let the policy propose trials until it has no more, and record every outcome."""
+    policy = plugins.load("policies", study.settings.policy)()
+    known = findings.outcomes(study.run)
+    macs = {cut.name: cut.macs for cut in cuts}
+    while True:
+        state = StudyState(cuts=cuts, seeds=study.settings.seeds, trial_of=trials, outcomes=known)
+        proposed = policy.propose(state)
+        if not proposed:
+            return known
+        costs = [macs[trial.model.cut] * _images_seen(trial, images) for trial in proposed]
+        tasks = [_task(study, "train", trial, cache, cost) for trial, cost in zip(proposed, costs, strict=True)]
+        known = {**known, **_run_round(study, tasks)}
+
+
+def _images_seen(trial: Trial, images: Mapping[str, int]) -> float:
+    """Count the forward passes a trial is worth: a training step costs about three."""
+    return trial.train.epochs * (3.0 * images["train"] + images["val"])
+
+
+def _task(study: _Study, kind: Any, trial: Trial, cache: PixelCache, cost: float) -> Task:
+    return Task(
+        kind=kind,
+        trial=trial,
+        run=str(study.run.path),
+        cache=str(cache.path),
+        device=str(study.device),
+        cost=cost,
+    )
+
+
+def _run_round(study: _Study, tasks: Sequence[Task]) -> dict[str, Outcome]:
+    """Run training tasks; ledger lines are written in the order of the tasks, whichever ends first."""
+    outcomes: dict[int, Outcome] = {}
+    written = 0
+    for position, outcome in _run_with_retries(study, tasks):
+        if outcome is None:
+            raise DataError(f"the training of {tasks[position].trial.key} ended without a result")
+        outcomes[position] = outcome
+        while written in outcomes:
+            _record(study.run, outcomes[written])
+            written += 1
+    return {outcome.key: outcome for outcome in outcomes.values()}
+
+
+def _run_with_retries(study: _Study, tasks: Sequence[Task]) -> Any:
+    """Yield position and outcome of every task; one whose process was killed goes on from its checkpoint."""
+    executor = plugins.load("executors", "local")(study.workers)
+    left = {position: task for position, task in enumerate(tasks)}
+    for attempt in range(1, _ATTEMPTS + 1):
+        positions, round_tasks = list(left), list(left.values())
+        study.reporter.plan(round_tasks)
+        left = {}
+        for done in executor.run(
+            round_tasks, report=lambda number, progress, given=round_tasks: study.reporter.progress(given[number], progress)
+        ):
+            task, position = round_tasks[done.position], positions[done.position]
+            if isinstance(done.outcome, TrialFailure) and done.outcome.kind == "crash" and attempt < _ATTEMPTS:
+                study.reporter.note(f"{task.trial.key}: {done.outcome.reason}; trying again from its checkpoint")
+                left[position] = task
+                continue
+            study.reporter.ended(task, done.outcome)
+            yield position, done.outcome
+        if not left:
+            return
+
+
+def _record(run: RunFolder, outcome: Outcome) -> None:
+    event = "trial_finished" if isinstance(outcome, TrialResult) else "trial_failed"
+    run.ledger.append(event, outcome.key, msgspec.to_builtins(outcome))  # type: ignore[arg-type]
+
+
+def _confirm(
+    study: _Study,
+    trials: Mapping[tuple[str, int], Trial],
+    known: Mapping[str, Outcome],
+    cache: PixelCache,
+    *,
+    command: str,
+    images: Mapping[str, int],
+) -> Front:
+    """Open the test split, once, for the reference and the front's members; returns the front with test scores."""
+    run = study.run
+    front = findings.validation_front(run, known)
+    keys = findings.finished(known)
+    members = [
+        trials[cut, seed] for cut in findings.cuts_to_confirm(front) for seed in study.settings.seeds if seed in keys.get(cut, {})
+    ]
+    opening = TestOpening(split="test", command=command, trials=tuple(trial.key for trial in members))
+    run.ledger.append("test_opened", "search", msgspec.to_builtins(opening))
+    missing = [trial for trial in members if not (run.trial(trial.key) / "predictions_test.npz").exists()]
+    tasks = [_task(study, "test", trial, cache, float(images["test"])) for trial in missing]
+    for position, outcome in _run_with_retries(study, tasks) if tasks else ():
+        if outcome is not None:
+            raise TtlDeployError(f"{tasks[position].trial.key} cannot be tested: {outcome}")
+    return findings.front_with_test(run, front, known)
+
+
+def _conclude(study: _Study, front: Front) -> Found:
+    """Store the front, choose by the settings' rule (once: a later choice of the user's own is kept), say what is next."""
+    run, settings = study.run, study.settings
+    codec.save(run.front, front)
+    if not run.chosen.exists():
+        chosen = choose(
+            front,
+            settings.pick,
+            max_latency_s=settings.max_latency_s,
+            max_params=settings.max_params,
+            max_macs=settings.max_macs,
+        )
+        codec.save(run.chosen, chosen)
+        run.ledger.append("chosen", chosen.cut, {"cut": chosen.cut, "seed": chosen.seed, "rule": chosen.rule})
+    write_next_steps(run)
+    return Found(front=front, choice=codec.load(Choice, run.chosen))

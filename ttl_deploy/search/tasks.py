@@ -1,0 +1,96 @@
+"""A unit of work for an executor: train one trial, or open the test split for it. Runs in any process."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.manifest import load_manifest
+from ttl_deploy.errors import WeightsError
+from ttl_deploy.models import truncation, weights
+from ttl_deploy.records.data import Split
+from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
+from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.training import devices, evaluation
+from ttl_deploy.training.batches import LabelledPixels
+from ttl_deploy.training.loop import WEIGHTS, Progress, TrialError, run_trial
+
+Outcome = TrialResult | TrialFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a worker needs to know; small, picklable, and all its data are on the disk.
+
+    `train` trains the trial; `test` predicts the test split with its best weights.
+    """
+
+    kind: Literal["train", "test"]
+    trial: Trial
+    run: str
+    cache: str
+    device: str
+    cost: float
+
+
+def failure(trial: Trial, error: TrialError) -> TrialFailure:
+    """Describe a trial that could not be finished."""
+    return TrialFailure(
+        key=trial.key,
+        cut=trial.model.cut,
+        strategy=trial.strategy,
+        seed=trial.seed,
+        kind=error.kind,
+        reason=error.reason,
+    )
+
+
+def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
+    """Do one task; a trial that cannot be finished comes back as a `TrialFailure`."""
+    run = RunFolder(Path(task.run))
+    device = torch.device(task.device)
+    try:
+        if task.kind == "test":
+            _predict_test(task, run, device)
+            return None
+        pixels = load_pixels(run, Path(task.cache), ("train", "val"))
+        return run_trial(
+            task.trial,
+            train=pixels["train"],
+            val=pixels["val"],
+            folder=run.trial(task.trial.key),
+            device=device,
+            report=report,
+        )
+    except TrialError as error:
+        return failure(task.trial, error)
+    except WeightsError as error:
+        return failure(task.trial, TrialError("weights", str(error)))
+
+
+def load_pixels(run: RunFolder, cache: Path, splits: tuple[Split, ...]) -> Mapping[Split, LabelledPixels]:
+    """Map the cached images of some splits, in the manifest's order."""
+    manifest = load_manifest(run.data)
+    pixels = PixelCache.load(cache)
+    labels = np.array([sample.label for sample in manifest.samples], dtype=np.int64)
+    chosen = {split: np.array(manifest.of_split(split), dtype=np.int64) for split in splits}
+    return {
+        split: LabelledPixels(array=pixels.array, rows=pixels.rows[positions].astype(np.int64), labels=labels[positions])
+        for split, positions in chosen.items()
+    }
+
+
+def _predict_test(task: Task, run: RunFolder, device: torch.device) -> None:
+    folder = run.trial(task.trial.key)
+    data = load_pixels(run, Path(task.cache), ("test",))["test"]
+    model = truncation.build(task.trial.model)
+    weights.load_weights(model, folder / WEIGHTS)
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with devices.repeatable(task.trial.train.threads):
+        logits = evaluation.predict(model, data, device=device)
+    predicted = evaluation.probabilities(logits)
+    evaluation.save_predictions(folder / "predictions_test.npz", predicted=predicted, labels=data.labels)
