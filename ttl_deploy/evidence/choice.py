@@ -107,7 +107,7 @@ def _explain(
     total = len(front.points)
     among = f"{total} trained cut{'s' * (total != 1)}"
     if limits:
-        among = f"{candidates} of {among} with {' and '.join(str(limit) for limit in limits)}"
+        among = f"cuts with {' and '.join(str(limit) for limit in limits)} ({candidates} of {total} trained)"
     return [_state_rule(front, picked, rule, among, within=within), *_state_difference(picked), _state_cost(picked)]
 
 
