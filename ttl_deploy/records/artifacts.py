@@ -85,7 +85,9 @@ class Parity:
 class VerifyReport:
     """The verdict on an artifact with a data set: parity, and scores of file and model side by side.
 
-    `parity` is None where no image has a reference; `model_scores` is then empty.
+    `file_scores` rest on all images, `model_scores` on those with a reference, and so does
+    `file_scores_with_reference` (what to lay beside the model's). `parity` is None where no image
+    has a reference; the last two are then empty.
     """
 
     artifact: str
@@ -98,6 +100,7 @@ class VerifyReport:
     model_scores: tuple[Score, ...]
     passed: bool
     note: str = ""
+    file_scores_with_reference: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,186 @@
+"""A torch classifier as one ONNX file that takes raw pixels and gives probabilities."""
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+import ttl_deploy
+from ttl_deploy.errors import GateError
+from ttl_deploy.files import publish_bytes
+
+OPSET = 18
+INPUT = "image"
+OUTPUT = "probabilities"
+MAX_BATCH = 256
+_LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch._dynamo")
+
+
+class Deployable(nn.Module):
+    """A classifier with its preprocessing in front and softmax behind: uint8 NHWC to probabilities.
+
+    Normalisation, `(pixel/255 − mean) / std`, is one multiplication and one addition per channel. It
+    is not folded into the first convolution, whose zero padding stands for the *normalised* zero.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, network: nn.Module, *, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        means, stds = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
+        self.register_buffer("scale", (1 / (255 * stds)).float())
+        self.register_buffer("shift", (-means / stds).float())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Turn uint8 images `(N, H, W, 3)` into float32 probabilities `(N, classes)`."""
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W); transposed as bytes, a quarter of the work
+        logits = self.network(pixels * self.scale + self.shift)
+        return torch.softmax(logits.to(torch.float32), dim=1)
+
+
+def make_deployable(
+    model: nn.Module, *, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Deployable:
+    """Wrap a copy of `model`, on the CPU, in float32 and in evaluation mode; the model itself stays as it is."""
+    network = copy.deepcopy(model).to("cpu", torch.float32)
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()  # training keeps weights channels-last
+    return Deployable(network, mean=mean, std=std).eval().requires_grad_(False)
+
+
+def write_onnx(deployable: Deployable, path: Path, *, image_size: int, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Export to one file of opset 18 with a dynamic batch, check it in full, and publish it; returns what was written.
+
+    `metadata` becomes the file's `metadata_props`; nothing else of this machine is in it. Raises
+    `GateError` where the exporter cannot export the network, or delivers something else than asked for.
+    """
+    model = _export(deployable, image_size)
+    _strip(model)
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    _check(model)
+    publish_bytes(path, model.SerializeToString())
+    return model
+
+
+def export_for_timing(
+    model: nn.Module,
+    image_size: int,
+    path: Path,
+    *,
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+) -> None:
+    """Write an ONNX file that runs as fast as the shipped one, made about twenty times sooner.
+
+    Goes through torch's older exporter: same operators at the same opset, and on ONNX Runtime's CPU
+    0.98 to 1.04 of the shipped file's CPU time (mobilenet_v2 and densenet121 at 64 and 224 pixels).
+    Never shipped: names and node order differ. Raises `GateError` where the network cannot be exported.
+    """
+    deployable = make_deployable(model, mean=mean, std=std)
+    with _quiet(), _export_errors():
+        torch.onnx.export(
+            deployable,
+            (_example(image_size),),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        )
+
+
+def _export(deployable: Deployable, image_size: int) -> onnx.ModelProto:
+    with _quiet(), _export_errors():
+        program = torch.onnx.export(
+            deployable,
+            (_example(image_size),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},),
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise GateError("torch's ONNX exporter returned nothing: export the model again")
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _example(image_size: int) -> Tensor:
+    """Two images: a batch of one would be taken for a constant."""
+    return torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter noted of sources and modules: stack traces, scopes, doc strings."""
+    model.producer_name, model.producer_version = "ttl-deploy", ttl_deploy.__version__
+    model.doc_string = ""
+    model.graph.name = "classifier"
+    del model.metadata_props[:]
+    _strip_messages(model.graph)
+
+
+def _strip_messages(graph: onnx.GraphProto) -> None:
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]  # intermediate shapes, which every runtime infers itself
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Refuse anything else than a valid single file at the opset asked for."""
+    opsets = [(entry.domain, entry.version) for entry in model.opset_import if entry.domain or entry.version != OPSET]
+    if opsets or len(model.opset_import) != 1 or model.functions:
+        raise GateError(f"the exporter delivered other operator sets than ONNX {OPSET}: {opsets}; nothing was written")
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        raise GateError("the exporter put weights into another file; nothing was written")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GateError(f"the ONNX checker refuses the exported model: {error}; nothing was written") from error
+
+
+@contextlib.contextmanager
+def _export_errors() -> Iterator[None]:
+    """Translate the exporters' failures, which share no narrower base than RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise GateError(f"torch cannot export this model to ONNX: {reason}; nothing was written") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter from the user; failures still raise."""
+    loggers: list[Any] = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

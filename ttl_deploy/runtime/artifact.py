@@ -1,0 +1,142 @@
+"""An artifact folder, opened only after every file in it was checked against its manifest."""
+
+import json
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.errors import ArtifactError, DataError, NoRunError
+from ttl_deploy.files import sha256_file
+from ttl_deploy.records import codec
+from ttl_deploy.records.artifacts import ArtifactManifest, FileEntry
+from ttl_deploy.runtime.onnx_file import read_onnx_facts
+
+MODEL = "model.onnx"
+MANIFEST = "manifest.json"
+REFERENCE = "reference.npz"
+GOLDEN = "golden.npz"
+PARITY = "verify.json"
+MODEL_CARD = "model_card.md"
+METADATA_KEY = "ttl_deploy"
+REQUIRED = (MODEL, REFERENCE, GOLDEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A checked artifact: its folder and its manifest."""
+
+    folder: Path
+    manifest: ArtifactManifest
+
+    @property
+    def model_path(self) -> Path:
+        """Path of the model file."""
+        return self.folder / MODEL
+
+    @property
+    def model_sha256(self) -> str:
+        """Content hash of the model file, as checked on opening."""
+        return next(entry.sha256 for entry in self.manifest.files if entry.name == MODEL)
+
+    def references(self) -> dict[str, NDArray[np.float32]]:
+        """Return the torch model's probabilities `(classes,)` by content hash of the source image."""
+        content = _arrays(self.folder / REFERENCE, ("sha256", "probabilities"))
+        self._check_rows(REFERENCE, content["sha256"], content["probabilities"])
+        rows = content["probabilities"].astype(np.float32)
+        return {str(key): row for key, row in zip(content["sha256"], rows, strict=True)}
+
+    def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the synthetic images `(n, H, W, 3)` and the torch model's probabilities `(n, classes)`."""
+        content = _arrays(self.folder / GOLDEN, ("images", "probabilities"))
+        self._check_rows(GOLDEN, content["images"], content["probabilities"])
+        return content["images"].astype(np.uint8), content["probabilities"].astype(np.float32)
+
+    def decide(self, probabilities: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Turn probabilities `(N, classes)` into class indices `(N,)`, as the manifest says."""
+        return decide(probabilities, self.manifest)
+
+    def _check_rows(self, name: str, keys: NDArray[Any], probabilities: NDArray[Any]) -> None:
+        if probabilities.shape != (len(keys), len(self.manifest.classes)):
+            raise ArtifactError(f"{self.folder / name} does not fit the manifest's classes: export the artifact again")
+
+
+def decide(probabilities: NDArray[np.float32], manifest: ArtifactManifest) -> NDArray[np.intp]:
+    """Turn probabilities `(N, classes)` into class indices `(N,)`: largest, or second class from a threshold on."""
+    if manifest.decision == "threshold" and manifest.threshold is not None:
+        return (probabilities[:, 1] >= manifest.threshold).astype(np.intp)
+    return np.asarray(np.argmax(probabilities, axis=1), dtype=np.intp)
+
+
+def open_artifact(path: Path) -> Artifact:
+    """Open an artifact by its folder, its manifest or its model file, after checking all of it.
+
+    Raises `NoRunError` where nothing is, `ArtifactError` for a missing or unknown manifest, a file
+    whose size or content differs from it, external data, or a model file of another manifest.
+    """
+    if not path.exists():
+        raise NoRunError(f"there is no artifact at {path}: give a folder made by `ttl-deploy export`")
+    folder = path if path.is_dir() else path.parent
+    manifest = _read_manifest(folder)
+    _check_names(folder, manifest)
+    for entry in manifest.files:
+        _check_file(folder, entry)
+    _check_metadata(folder, manifest)
+    return Artifact(folder=folder, manifest=manifest)
+
+
+def _read_manifest(folder: Path) -> ArtifactManifest:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no {MANIFEST}: not an artifact; give a folder made by `ttl-deploy export`")
+    try:
+        return codec.load(ArtifactManifest, path)
+    except DataError as error:
+        raise ArtifactError(str(error)) from error
+
+
+def _check_names(folder: Path, manifest: ArtifactManifest) -> None:
+    named = [entry.name for entry in manifest.files]
+    missing = sorted(set(REQUIRED) - set(named))
+    if missing:
+        raise ArtifactError(f"{folder / MANIFEST} does not list {', '.join(missing)}: export the artifact again")
+    for name in named:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ArtifactError(
+                f"{folder / MANIFEST} names {name!r}; only plain file names in its own folder are allowed"
+            )
+
+
+def _check_file(folder: Path, entry: FileEntry) -> None:
+    path = folder / entry.name
+    if path.is_symlink() or not path.is_file():
+        raise ArtifactError(f"{path} is missing or not a regular file: copy the artifact again, whole")
+    size = path.stat().st_size
+    if size != entry.size_bytes:
+        raise ArtifactError(f"{path} has {size} bytes, its manifest says {entry.size_bytes}: copy the artifact again")
+    if sha256_file(path) != entry.sha256:
+        raise ArtifactError(f"{path} was changed or damaged (its SHA-256 differs): copy or export the artifact again")
+
+
+def _check_metadata(folder: Path, manifest: ArtifactManifest) -> None:
+    """Refuse a manifest that does not say what the model file says of itself."""
+    inside = read_onnx_facts(folder / MODEL).metadata.get(METADATA_KEY)
+    if inside is None:
+        raise ArtifactError(f"{folder / MODEL} carries no metadata of ttl-deploy: export it again")
+    try:
+        told = codec.from_builtins(ArtifactManifest, json.loads(inside), source=f"the metadata of {folder / MODEL}")
+    except (DataError, json.JSONDecodeError) as error:
+        raise ArtifactError(str(error)) from error
+    if replace(told, files=()) != replace(manifest, files=()):
+        raise ArtifactError(f"{folder / MANIFEST} and the model file beside it tell different stories: export again")
+
+
+def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}): export the artifact again") from error

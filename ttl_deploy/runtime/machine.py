@@ -1,0 +1,66 @@
+"""Which machine, in which state, with which versions: what every measured number must name."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ttl_deploy.records.artifacts import Machine
+
+_PACKAGES = ("ttl-deploy", "numpy", "onnxruntime")
+_CPUINFO = Path("/proc/cpuinfo")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def describe_machine(*, load_before: float, load_after: float) -> Machine:
+    """Describe this machine; the loads are one-minute averages around the measurement (`current_load`)."""
+    return Machine(
+        host=platform.node() or "unknown",
+        system=platform.platform(),
+        processor=_processor(),
+        cores=usable_cores(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        governor=_first_line(_GOVERNOR) or "unknown",
+        load_before=load_before,
+        load_after=load_after,
+    )
+
+
+def usable_cores() -> int:
+    """Count the cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def current_load() -> float:
+    """Return the one-minute load average."""
+    return os.getloadavg()[0]
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages a measurement depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _processor() -> str:
+    """Name the processor; on ARM Linux `/proc/cpuinfo` has no model name and the architecture must do."""
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0].strip()
+    except OSError:
+        return ""
