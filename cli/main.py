@@ -13,7 +13,7 @@ import typer
 from ttl_deploy import __version__
 from ttl_deploy.errors import RunInterruptedError, TtlDeployError
 
-from .commands import bench, cuts, doctor, export, front, predict, report, search, verify
+from . import bench, cuts, doctor, export, front, predict, report, search, verify
 
 EPILOG = (
     "Exit codes: 0 ok, 1 our bug, 2 usage, 3 bad data or leakage, 4 gate failed, 5 constraint infeasible, "

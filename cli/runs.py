@@ -22,7 +22,9 @@ def artifact_path(given: Path | None) -> Path:
         if exports := run.exports():
             return exports[0]
     where = str(given) if given is not None else "the runs here"
-    raise NoRunError(f"no exported model in {where}: make one with `ttl-deploy export --format onnx`, or name an artifact")
+    raise NoRunError(
+        f"no exported model in {where}: make one with `ttl-deploy export --format onnx`, or name an artifact"
+    )
 
 
 def run_of_artifact(artifact: Path) -> RunFolder | None:

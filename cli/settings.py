@@ -49,7 +49,9 @@ def parse_cuts(text: str) -> tuple[str, ...]:
     """Return the cuts of a comma-separated list."""
     cuts = tuple(name.strip() for name in text.split(",") if name.strip())
     if not cuts:
-        raise UsageError("--cuts is empty: give all, stages, or names separated by commas (`ttl-deploy cuts` lists them)")
+        raise UsageError(
+            "--cuts is empty: give all, stages, or names separated by commas (`ttl-deploy cuts` lists them)"
+        )
     return cuts
 
 

@@ -9,7 +9,7 @@ from ttl_deploy.models import truncation
 from ttl_deploy.records.models import Cut, ModelSpec
 from ttl_deploy.records.trials import CutProfile, Profile
 from ttl_deploy.runtime.bench import ModelTime, ModelToTime, profile_models
-from ttl_deploy.runtime.machine import describe_machine, current_load
+from ttl_deploy.runtime.machine import current_load, describe_machine
 
 THREADS = 1
 ROUNDS = 3

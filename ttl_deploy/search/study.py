@@ -1,9 +1,8 @@
 """One search from data to choice: every stage leaves its result on the disk, so the same call resumes."""
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ import torch
 from ttl_deploy import __version__, plugins
 from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.manifest import fingerprint, limit_train, load_manifest, prepare, save_manifest
-from ttl_deploy.errors import DataError, RunMismatchError, TtlDeployError
+from ttl_deploy.errors import DataError, TtlDeployError
 from ttl_deploy.evidence.choice import choose
 from ttl_deploy.files import publish_text
 from ttl_deploy.models import weights
@@ -22,8 +21,9 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.data import Manifest
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
 from ttl_deploy.records.scores import Choice, Front
-from ttl_deploy.records.trials import Profile, SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
+from ttl_deploy.records.trials import SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
+from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
@@ -87,7 +87,11 @@ def run_study(
         reporter=reporter,
     )
     cuts = _candidates(settings, classes=2)
-    for table, name in (("strategies", settings.strategy), ("policies", settings.policy), ("targets", settings.profile_target)):
+    for table, name in (
+        ("strategies", settings.strategy),
+        ("policies", settings.policy),
+        ("targets", settings.profile_target),
+    ):
         plugins.load(table, name)
     with run.owned():
         resumed = not run.claim(settings, command)
@@ -109,7 +113,13 @@ def run_study(
 
 
 def _default_workers(device: torch.device) -> int:
-    return 1 if device.type != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        1
+        if device.type != "cpu"
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
 
 
 def _candidates(settings: SearchSettings, *, classes: int) -> tuple[Cut, ...]:
@@ -146,7 +156,9 @@ def _check_environment(study: _Study) -> None:
         refuse_differences(run.path, differences(began, decisive))
         return
     described = {"python": platform.python_version(), "system": platform.platform(), "workers": study.workers}
-    publish_text(run.environment, msgspec.json.format(msgspec.json.encode({"decisive": decisive, **described})).decode())
+    publish_text(
+        run.environment, msgspec.json.format(msgspec.json.encode({"decisive": decisive, **described})).decode()
+    )
 
 
 def _prepare_data(study: _Study) -> tuple[PixelCache, Manifest]:
@@ -179,7 +191,9 @@ def _image_counts(manifest: Manifest) -> Mapping[str, int]:
 
 def _check_weights(study: _Study, cuts: Sequence[Cut], trials: Mapping[tuple[str, int], Trial]) -> None:
     """Refuse weights that do not cover a wanted cut; only the reference may stay uncovered, and then fails."""
-    coverage = weights.check_weights(study.settings.weights, [trials[cut.name, study.settings.seeds[0]].model for cut in cuts])
+    coverage = weights.check_weights(
+        study.settings.weights, [trials[cut.name, study.settings.seeds[0]].model for cut in cuts]
+    )
     for note in coverage:
         study.reporter.note(note)
 
@@ -253,13 +267,14 @@ def _run_round(study: _Study, tasks: Sequence[Task]) -> dict[str, Outcome]:
 def _run_with_retries(study: _Study, tasks: Sequence[Task]) -> Any:
     """Yield position and outcome of every task; one whose process was killed goes on from its checkpoint."""
     executor = plugins.load("executors", "local")(study.workers)
-    left = {position: task for position, task in enumerate(tasks)}
+    left = dict(enumerate(tasks))
     for attempt in range(1, _ATTEMPTS + 1):
         positions, round_tasks = list(left), list(left.values())
         study.reporter.plan(round_tasks)
         left = {}
         for done in executor.run(
-            round_tasks, report=lambda number, progress, given=round_tasks: study.reporter.progress(given[number], progress)
+            round_tasks,
+            report=lambda number, progress, given=round_tasks: study.reporter.progress(given[number], progress),
         ):
             task, position = round_tasks[done.position], positions[done.position]
             if isinstance(done.outcome, TrialFailure) and done.outcome.kind == "crash" and attempt < _ATTEMPTS:
@@ -291,7 +306,10 @@ def _confirm(
     front = findings.validation_front(run, known)
     keys = findings.finished(known)
     members = [
-        trials[cut, seed] for cut in findings.cuts_to_confirm(front) for seed in study.settings.seeds if seed in keys.get(cut, {})
+        trials[cut, seed]
+        for cut in findings.cuts_to_confirm(front)
+        for seed in study.settings.seeds
+        if seed in keys.get(cut, {})
     ]
     opening = TestOpening(split="test", command=command, trials=tuple(trial.key for trial in members))
     run.ledger.append("test_opened", "search", msgspec.to_builtins(opening))
@@ -304,7 +322,7 @@ def _confirm(
 
 
 def _conclude(study: _Study, front: Front) -> Found:
-    """Store the front, choose by the settings' rule (once: a later choice of the user's own is kept), say what is next."""
+    """Store the front and the choice by the settings' rule; a choice the user made later is kept."""
     run, settings = study.run, study.settings
     codec.save(run.front, front)
     if not run.chosen.exists():

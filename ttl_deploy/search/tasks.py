@@ -79,7 +79,9 @@ def load_pixels(run: RunFolder, cache: Path, splits: tuple[Split, ...]) -> Mappi
     labels = np.array([sample.label for sample in manifest.samples], dtype=np.int64)
     chosen = {split: np.array(manifest.of_split(split), dtype=np.int64) for split in splits}
     return {
-        split: LabelledPixels(array=pixels.array, rows=pixels.rows[positions].astype(np.int64), labels=labels[positions])
+        split: LabelledPixels(
+            array=pixels.array, rows=pixels.rows[positions].astype(np.int64), labels=labels[positions]
+        )
         for split, positions in chosen.items()
     }
 

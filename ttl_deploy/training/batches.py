@@ -62,7 +62,9 @@ def load(
         ahead: Future[tuple[Tensor, Tensor]] | None = None
         for number in range(len(batches) + 1):
             ready = ahead
-            ahead = reader.submit(_read, data, batches[number], device.type == "cuda") if number < len(batches) else None
+            ahead = (
+                reader.submit(_read, data, batches[number], device.type == "cuda") if number < len(batches) else None
+            )
             if ready is None:
                 continue
             started = time.perf_counter()

@@ -3,10 +3,9 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -17,7 +16,7 @@ from ttl_deploy.evidence import metrics
 from ttl_deploy.files import make_folder, publish_text, sha256_file
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.records import codec
-from ttl_deploy.records.trials import EpochRecord, FailureKind, Precision, TrainSettings, Trial, TrialResult
+from ttl_deploy.records.trials import EpochRecord, FailureKind, Precision, Trial, TrialResult
 from ttl_deploy.training import batches, checkpoints, devices, evaluation, losses
 from ttl_deploy.training.batches import LabelledPixels, Wait
 
@@ -142,9 +141,7 @@ class _Training:
 
     def _learn(self, epoch: int, report: Callable[[Progress], None], wait: Wait) -> float:
         self.model.train()
-        plan = batches.shuffled(
-            len(self.train), batch_size=self.settings.batch_size, seed=self.trial.seed, epoch=epoch
-        )
+        plan = batches.shuffled(len(self.train), batch_size=self.settings.batch_size, seed=self.trial.seed, epoch=epoch)
         generator = torch.Generator().manual_seed(self.trial.seed * 1_000_003 + epoch)
         total = torch.zeros((), device=self.device)
         for number, (images, labels) in enumerate(batches.load(self.train, plan, device=self.device, wait=wait)):
@@ -177,7 +174,9 @@ class _Training:
         logits = evaluation.predict(self.model, self.val, device=self.device)
         loss = evaluation.mean_loss(logits, self.val.labels)
         if not math.isfinite(loss):
-            raise TrialError("numerical", f"the validation loss became {loss} in epoch {self.state.epoch + 1}: lower --lr")
+            raise TrialError(
+                "numerical", f"the validation loss became {loss} in epoch {self.state.epoch + 1}: lower --lr"
+            )
         predicted = evaluation.probabilities(logits)
         return loss, metrics.evaluate("auroc", predicted, self.val.labels).value
 
@@ -186,9 +185,7 @@ class _Training:
         weights.load_weights(self.model, self.folder / WEIGHTS)
         logits = evaluation.predict(self.model, self.val, device=self.device)
         predicted = evaluation.probabilities(logits)
-        evaluation.save_predictions(
-            self.folder / "predictions_val.npz", predicted=predicted, labels=self.val.labels
-        )
+        evaluation.save_predictions(self.folder / "predictions_val.npz", predicted=predicted, labels=self.val.labels)
         return TrialResult(
             key=self.trial.key,
             cut=self.trial.model.cut,
@@ -237,7 +234,9 @@ def run_trial(
                 report(Progress(training.state.epoch, 1, 1, training.state.history[-1]))
             result = training.conclude()
         except torch.OutOfMemoryError as error:
-            raise TrialError("memory", f"out of memory on {device}: lower --batch-size ({trial.train.batch_size})") from error
+            raise TrialError(
+                "memory", f"out of memory on {device}: lower --batch-size ({trial.train.batch_size})"
+            ) from error
     codec.save(folder / "result.json", result)
     checkpoints.remove(folder)
     return result

@@ -1,7 +1,7 @@
 """`ttl-deploy export`: ship the chosen model."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -9,19 +9,19 @@ NAME = "export"
 
 
 def run(
-    run: Annotated[Optional[Path], typer.Argument(help="Run folder [the newest here].")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None,
     format: Annotated[str, typer.Option(help="File format of the artifact.")] = "onnx",
-    cut: Annotated[Optional[str], typer.Option(help="Export this cut [the chosen one].")] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Export this seed [the best on validation].")] = None,
+    cut: Annotated[str | None, typer.Option(help="Export this cut [the chosen one].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Export this seed [the best on validation].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Export the chosen model as one verified file: uint8 images in, probabilities out."""
     from ttl_deploy import plugins
     from ttl_deploy.records import codec
 
-    from ..progress import spinner
-    from ..runs import run_folder
-    from ..tables import print_artifact
+    from .progress import spinner
+    from .runs import run_folder
+    from .tables import print_artifact
 
     folder = run_folder(run)
     shipping = plugins.import_part("ttl_deploy.search.shipping", need="`ttl-deploy export`")

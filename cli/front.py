@@ -1,24 +1,26 @@
 """`ttl-deploy front`: what was found, and the choice from it."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from ..quantities import parse_count, parse_duration_s
+from .quantities import parse_count, parse_duration_s
 
 NAME = "front"
 
 
 def run(
-    run: Annotated[Optional[Path], typer.Argument(help="Run folder [the newest here].")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None,
     pick: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Choose anew: smallest-within-interval, fastest-within-interval or best."),
     ] = None,
-    max_latency: Annotated[Optional[str], typer.Option(help="Choose only cuts at most this slow, e.g. 5ms.")] = None,
-    max_params: Annotated[Optional[str], typer.Option(help="Choose only cuts with at most this many parameters, e.g. 2M.")] = None,
-    max_macs: Annotated[Optional[str], typer.Option(help="Choose only cuts with at most this many MACs, e.g. 1G.")] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Choose only cuts at most this slow, e.g. 5ms.")] = None,
+    max_params: Annotated[
+        str | None, typer.Option(help="Choose only cuts with at most this many parameters, e.g. 2M.")
+    ] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Choose only cuts with at most this many MACs, e.g. 1G.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
 ) -> None:
     """Print a run's front; with --pick or a limit, choose anew (on validation scores) and store the choice."""
@@ -27,8 +29,8 @@ def run(
     from ttl_deploy.records.scores import PICK_RULES
     from ttl_deploy.search import findings
 
-    from ..runs import run_folder
-    from ..tables import print_front
+    from .runs import run_folder
+    from .tables import print_front
 
     folder = run_folder(run)
     if pick is not None and pick not in PICK_RULES:

@@ -13,7 +13,7 @@ def run(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] 
 
     from ttl_deploy.runtime.machine import examine
 
-    from ..tables import print_doctor
+    from .tables import print_doctor
 
     found = examine()
     if as_json:

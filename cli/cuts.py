@@ -25,8 +25,8 @@ def run(
     from ttl_deploy.errors import UnknownNameError, UsageError
     from ttl_deploy.records.models import Pool
 
-    from ..settings import parse_cuts
-    from ..tables import print_cuts
+    from .settings import parse_cuts
+    from .tables import print_cuts
 
     if pool not in get_args(Pool):
         raise UnknownNameError("pool", pool, get_args(Pool))

@@ -1,0 +1,281 @@
+"""Live progress on stderr: bars on a terminal, plain lines elsewhere, nothing when switched off."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ttl_deploy.errors import RunInterruptedError
+
+if TYPE_CHECKING:
+    from ttl_deploy.runs.folder import RunFolder
+    from ttl_deploy.search.study import Reporter
+
+
+def say(text: str) -> None:
+    """Print one line for people on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def format_duration(seconds: float) -> str:
+    """Render a duration as `45 s`, `3 min` or `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Estimate:
+    """Time left, from the share of the planned cost that is done; unknown until some of it is."""
+
+    LEAST_SHARE = 0.02
+
+    def __init__(self, costs: Sequence[float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._costs = list(costs)
+        self._shares = [0.0] * len(costs)
+        self._clock, self._started_s = clock, clock()
+
+    def update(self, number: int, share: float) -> None:
+        """Set how much of one task is done, 0 to 1."""
+        self._shares[number] = share
+
+    @property
+    def share(self) -> float:
+        """How much of the whole cost is done, 0 to 1."""
+        total = sum(self._costs)
+        return sum(c * s for c, s in zip(self._costs, self._shares, strict=True)) / total if total else 1.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left at the pace so far, or None while too little is done to tell."""
+        share = self.share
+        if share < self.LEAST_SHARE:
+            return None
+        return (self._clock() - self._started_s) * (1 - share) / share
+
+    def __str__(self) -> str:
+        left_s = self.left_s
+        return "estimating the time left" if left_s is None else f"about {format_duration(left_s)} left"
+
+
+class _Rounds:
+    """What both views share: the tasks of a round, their estimate, the best score so far."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Any] = []
+        self.estimate = Estimate([])
+        self.best: tuple[float, str] | None = None
+
+    def begin(self, tasks: Sequence[Any]) -> None:
+        self.tasks = list(tasks)
+        self.estimate = Estimate([task.cost for task in tasks])
+
+    def update(self, task: Any, progress: Any) -> None:
+        epochs = task.trial.train.epochs
+        share = progress.epoch if progress.finished else progress.epoch - 1 + 0.9 * progress.done / progress.total
+        self.estimate.update(self.tasks.index(task), share / epochs)
+        score = progress.finished.val_auroc if progress.finished else None
+        if score is not None and (self.best is None or score > self.best[0]):
+            self.best = (score, task.trial.model.cut)
+
+    def end(self, task: Any) -> None:
+        self.estimate.update(self.tasks.index(task), 1.0)
+
+    @property
+    def best_text(self) -> str:
+        return f"best so far {self.best[0]:.3f} ({self.best[1]})" if self.best else "no score yet"
+
+
+def describe_epoch(task: Any, progress: Any) -> str:
+    """Render a finished epoch in one line."""
+    record = progress.finished
+    score = "undefined" if record.val_auroc is None else f"{record.val_auroc:.3f}"
+    epochs = task.trial.train.epochs
+    return f"{task.trial.key}: epoch {record.epoch}/{epochs}, loss {record.train_loss:.3f}, validation AUROC {score}"
+
+
+def describe_end(task: Any, outcome: Any) -> str:
+    """Render the end of a task in one line."""
+    if outcome is None:
+        return f"{task.trial.key}: tested"
+    if hasattr(outcome, "reason"):
+        return f"{task.trial.key}: FAILED ({outcome.kind}): {outcome.reason}"
+    score = "undefined" if outcome.val_auroc is None else f"{outcome.val_auroc:.3f}"
+    return f"{task.trial.key}: done in {format_duration(outcome.seconds)}, validation AUROC {score}"
+
+
+class PlainReporter:
+    """One line per event: for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._rounds = _Rounds()
+        self._stage = ""
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """Announce a stage once."""
+        if stage != self._stage and done < total:
+            self._stage = stage
+            say(f"{stage} ({total})")
+
+    def plan(self, tasks: Sequence[Any]) -> None:
+        """Announce a round."""
+        self._rounds.begin(tasks)
+        say(f"{'training' if tasks[0].kind == 'train' else 'testing'} {len(tasks)} models")
+
+    def progress(self, task: Any, progress: Any) -> None:
+        """Print a line per finished epoch."""
+        self._rounds.update(task, progress)
+        if progress.finished:
+            say(f"{describe_epoch(task, progress)}; {self._rounds.best_text}; {self._rounds.estimate}")
+
+    def ended(self, task: Any, outcome: Any) -> None:
+        """Print a line per task."""
+        self._rounds.end(task)
+        say(describe_end(task, outcome))
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        say(text)
+
+
+class LiveReporter:
+    """Bars: one for the whole round, one per running trial."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._rounds = _Rounds()
+        self._stages: dict[str, Any] = {}
+        self._trials: dict[str, Any] = {}
+        self._whole: Any = None
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """Move a stage's bar."""
+        if stage not in self._stages:
+            self._stages[stage] = self._bars.add_task(stage, total=total, note="")
+        self._bars.update(self._stages[stage], completed=done, total=total)
+
+    def plan(self, tasks: Sequence[Any]) -> None:
+        """Start the bar of a round."""
+        self._rounds.begin(tasks)
+        what = "training" if tasks[0].kind == "train" else "testing on the locked test split"
+        self._whole = self._bars.add_task(f"{what}: {len(tasks)} models", total=1.0, note=str(self._rounds.estimate))
+
+    def progress(self, task: Any, progress: Any) -> None:
+        """Move a trial's bar and the round's."""
+        self._rounds.update(task, progress)
+        key = task.trial.key
+        if key not in self._trials:
+            self._trials[key] = self._bars.add_task(f"  {key}", total=task.trial.train.epochs, note="")
+        score = progress.finished.val_auroc if progress.finished else None
+        note = {} if score is None else {"note": f"epoch {progress.epoch}: AUROC {score:.3f}"}
+        completed = progress.epoch if progress.finished else progress.epoch - 1 + progress.done / progress.total
+        self._bars.update(self._trials[key], completed=completed, **note)
+        self._refresh()
+
+    def ended(self, task: Any, outcome: Any) -> None:
+        """Replace a trial's bar by a line."""
+        self._rounds.end(task)
+        bar = self._trials.pop(task.trial.key, None)
+        if bar is not None:
+            self._bars.remove_task(bar)
+        if outcome is not None:
+            self.note(describe_end(task, outcome))
+        self._refresh()
+
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def _refresh(self) -> None:
+        self._bars.update(
+            self._whole,
+            completed=self._rounds.estimate.share,
+            note=f"{self._rounds.estimate}; {self._rounds.best_text}",
+        )
+
+
+class SilentReporter:
+    """Shows nothing but notes that matter: failures."""
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def plan(self, tasks: Sequence[Any]) -> None:
+        """Nothing."""
+
+    def progress(self, task: Any, progress: Any) -> None:
+        """Nothing."""
+
+    def ended(self, task: Any, outcome: Any) -> None:
+        """Print failures only."""
+        if hasattr(outcome, "reason"):
+            say(describe_end(task, outcome))
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        say(text)
+
+
+@contextmanager
+def show_study(run: "RunFolder", command: str, *, enabled: bool) -> "Iterator[Reporter]":
+    """Show a study while it runs; an interruption ends with the command that resumes it."""
+    try:
+        if not enabled:
+            yield SilentReporter()
+        elif not sys.stderr.isatty():
+            yield PlainReporter()
+        else:
+            with live_bars() as bars:
+                yield LiveReporter(bars)
+    except RunInterruptedError as error:
+        resume = run.command.read_text(encoding="utf-8").strip() if run.command.exists() else command
+        raise RunInterruptedError(
+            f"{error}. To resume, type:\n  {resume}", signal_number=error.exit_code - 128
+        ) from None
+
+
+@contextmanager
+def live_bars() -> Iterator[Any]:
+    """Open rich's bars on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
+        yield bars
+
+
+@contextmanager
+def show_steps(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show one bar with time left for a job of countable units; yields `update(done, total)`."""
+    if not sys.stderr.isatty():
+        say(title)
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+@contextmanager
+def spinner(title: str) -> Iterator[None]:
+    """Show that a job without countable units is under way."""
+    if not sys.stderr.isatty():
+        say(title)
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(title)):
+        yield

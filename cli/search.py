@@ -1,0 +1,112 @@
+"""`ttl-deploy search`: find where to cut."""
+
+import hashlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .settings import build_settings, parse_cuts, parse_seeds
+
+NAME = "search"
+_DATA, _MODEL, _TRAIN, _AUGMENT, _CHOICE, _RUN = "Data", "Model", "Training", "Augmentation", "Choice", "Run"
+
+
+def run(
+    backbone: Annotated[str | None, typer.Option(help="Backbone by its torchvision name, e.g. densenet121.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Class folders, a folder with labels.csv, a CSV file, or phantom[:KIND].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/BACKBONE-DATA-HASH].")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a .pth/.safetensors file [imagenet].")] = None,
+    cuts: Annotated[str | None, typer.Option(help="stages, all, or names separated by commas [stages].")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the square image in pixels [224].")] = None,
+    fit: Annotated[str | None, typer.Option(help="pad, stretch or crop to the square [pad].")] = None,
+    label_col: Annotated[str | None, typer.Option(help="Column of the table that is the label [label].")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share of patients for validation [0.15].")] = None,
+    test_fraction: Annotated[float | None, typer.Option(help="Share of patients for the test [0.15].")] = None,
+    split_seed: Annotated[int | None, typer.Option(help="Seed of splits that are made here [0].")] = None,
+    limit_train: Annotated[int | None, typer.Option(help="Train on at most this many images.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every training [10].")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step [32].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of AdamW [5e-4].")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay [0.01].")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps with a rising rate [0.1].")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without a better score before stopping; 0 never [5].")
+    ] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient [5].")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing [0].")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="balanced or none [balanced].")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16 [auto].")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each training [1].")] = None,
+    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror at random [flip].")] = None,
+    rotate_deg: Annotated[float | None, typer.Option(help="Largest random rotation [7].")] = None,
+    zoom: Annotated[float | None, typer.Option(help="Largest random change of scale [0.1].")] = None,
+    shift: Annotated[float | None, typer.Option(help="Largest random shift, share of the side [0.05].")] = None,
+    brightness: Annotated[float | None, typer.Option(help="Largest random change of brightness [0.1].")] = None,
+    contrast: Annotated[float | None, typer.Option(help="Largest random change of contrast [0.1].")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="avg, max, avgmax, gem or flatten before the classifier [avg].")
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout before the classifier [0.1].")] = None,
+    strategy: Annotated[str | None, typer.Option(help="How a model learns [full].")] = None,
+    policy: Annotated[str | None, typer.Option(help="Which trials are made [exhaustive].")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0,1,2 [0].")] = None,
+    profile_target: Annotated[str | None, typer.Option(help="Where latency is measured [onnxruntime-cpu].")] = None,
+    profile_seconds: Annotated[float | None, typer.Option(help="Seconds of timing per cut and round [1].")] = None,
+    pick: Annotated[str | None, typer.Option(help="smallest-within-interval, fastest-within-interval or best.")] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Choose only cuts at most this slow, e.g. 5ms.")] = None,
+    max_params: Annotated[
+        str | None, typer.Option(help="Choose only cuts with at most this many parameters, e.g. 2M.")
+    ] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Choose only cuts with at most this many MACs, e.g. 1G.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trainings side by side [cores on a CPU, 1 on a GPU].")
+    ] = None,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
+) -> None:
+    """Find where to cut: train the candidates, score them on held-out patients, choose the smallest that is as good.
+
+    Only --backbone and --data are required. The same command resumes an interrupted run.
+    """
+    flags = dict(locals())
+    for name in ("out", "config", "device", "workers", "progress", "as_json"):
+        flags.pop(name)
+    flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
+    flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
+    settings = build_settings(flags, config=config)
+
+    from ttl_deploy import plugins
+    from ttl_deploy.records import codec
+    from ttl_deploy.runs.folder import RunFolder
+
+    from .progress import show_study
+    from .tables import print_front
+
+    study = plugins.import_part("ttl_deploy.search.study", need="`ttl-deploy search`")
+    if out is None:
+        data_name = Path(settings.data).resolve().stem if Path(settings.data).exists() else settings.data
+        digest = hashlib.sha256(codec.to_json(settings).encode()).hexdigest()[:6]
+        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in data_name)
+        out = Path("runs") / f"{settings.backbone}-{safe}-{digest}"
+    folder = RunFolder(out)
+    command = shlex.join(["ttl-deploy", *sys.argv[1:]])
+    with show_study(folder, command, enabled=progress) as reporter:
+        found = study.run_study(settings, folder, command=command, device=device, workers=workers, reporter=reporter)
+
+    from .report import write_report
+
+    write_report(folder)
+    if as_json:
+        print(codec.to_json(found))
+        return
+    print_front(found.front, found.choice)
+    print(f"\n{found.choice.sentence}\n\n{folder.next_steps.read_text(encoding='utf-8')}", end="")

@@ -1,0 +1,135 @@
+"""Records as tables on stdout; user text is never taken for markup."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, Percentile, VerifyReport
+    from ttl_deploy.records.models import Cut
+    from ttl_deploy.records.scores import Choice, Front, Score
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    """Print a table; the first column is left aligned, the others right. Wide enough not to cut a cell in a pipe."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=400)
+    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def print_front(front: "Front", choice: "Choice | None") -> None:
+    """Print the trained cuts with costs and scores; marks the chosen cut and the reference."""
+    from ttl_deploy.report.text import front_table
+
+    table = front_table(front, choice)
+    print_table(table.columns, table.rows, title=table.title)
+    for note in table.notes:
+        print(note)
+
+
+def print_cuts(cuts: "Sequence[Cut]", *, backbone: str, image_size: int, classes: int) -> None:
+    """Print where a backbone can be cut."""
+    rows = [
+        (
+            cut.name,
+            f"{cut.params:,}",
+            f"{cut.params_share:.1%}",
+            f"{cut.macs / 1e9:.4g}",
+            f"{cut.macs_share:.1%}",
+            str(cut.layers),
+            f"{cut.channels}×{cut.height}×{cut.width}",
+            "stage" if cut.stage else "",
+        )
+        for cut in cuts
+    ]
+    columns = ("cut", "params", "of full", "GMACs", "of full", "layers", "features", "")
+    print_table(columns, rows, title=f"{backbone} at {image_size} px, {classes} classes, head included")
+    print("MACs count convolutions and linear layers of one image; layers are those that run.")
+
+
+def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
+    """Print what was shipped."""
+    size = sum(entry.size_bytes for entry in manifest.files if entry.name.endswith(".onnx"))
+    print(
+        f"{folder / 'model.onnx'}  {size / 1e6:.2f} MB, {manifest.params:,} parameters, {manifest.macs / 1e9:.4g} GMACs"
+    )
+    print(f"  input  {manifest.input.name}: uint8 RGB (batch, {manifest.input.height}, {manifest.input.width}, 3)")
+    print(f"  output {manifest.output}: {', '.join(manifest.classes)}")
+    for score in manifest.scores:
+        if score.metric == "auroc":
+            print(f"  {score.split} AUROC {format_score(score)}")
+
+
+def print_verification(report: "VerifyReport") -> None:
+    """Print parity, and the scores of file and model side by side."""
+    print(f"{report.artifact} on {report.target}, split {report.split}, {report.images} images")
+    if report.parity:
+        parity = report.parity
+        print(f"  compared with {parity.reference}")
+        print(f"  largest difference in probability {parity.max_difference:.2e} (allowed {parity.limit:g})")
+        print(f"  decisions flipped {parity.decisions_flipped} of {parity.images}")
+    model = {score.metric: score for score in report.model_scores}
+    rows = [
+        (
+            score.metric,
+            format_score(score),
+            format_score(model[score.metric]) if score.metric in model else "not recorded",
+        )
+        for score in report.file_scores
+    ]
+    print_table(("score", "file", "trained model"), rows)
+    if report.note:
+        print(report.note)
+    print("verdict: passed" if report.passed else "verdict: FAILED")
+
+
+def print_bench(report: "BenchReport") -> None:
+    """Print one line per artifact and batch size."""
+    machine = report.machine
+    rows = [
+        (
+            row.artifact,
+            row.precision,
+            str(row.batch),
+            str(row.threads),
+            *(_format_percentile(percentile) for percentile in row.percentiles),
+            f"{row.throughput:.1f}",
+            f"{row.noise_s * 1e3:.3f}",
+        )
+        for row in report.rows
+    ]
+    percents = [f"p{percentile.percent:g} ms" for percentile in report.rows[0].percentiles]
+    columns = ("artifact", "precision", "batch", "threads", *percents, "images/s", "noise ms")
+    print_table(columns, rows, title=f"{report.rows[0].runtime} on {machine.processor}, {machine.cores} cores")
+    for row in report.rows:
+        print(f"batch {row.batch}: {row.verdict}; timed: {row.boundary}")
+
+
+def _format_percentile(percentile: "Percentile") -> str:
+    return "n too small" if percentile.value_s is None else f"{percentile.value_s * 1e3:.3f}"
+
+
+def format_score(score: "Score") -> str:
+    """Render a score with its interval, or why it is undefined."""
+    if score.value is None:
+        return f"undefined ({score.reason})"
+    if score.low is None or score.high is None:
+        return f"{score.value:.4f}"
+    return f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"
+
+
+def print_doctor(found: dict[str, Any]) -> None:
+    """Print what is installed and what can run."""
+    rows = [(name, str(value)) for name, value in found.items()]
+    print_table(("part", "found"), rows)
