@@ -1,0 +1,225 @@
+"""From what the user names to a manifest: read, hash, check, split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ttl_deploy import plugins
+from ttl_deploy.data import leakage
+from ttl_deploy.data.hashes import hash_files
+from ttl_deploy.data.quirks import find_quirks
+from ttl_deploy.data.splits import assign_splits, choose_groups, group_samples
+from ttl_deploy.errors import DataError, LabelError, UsageError
+from ttl_deploy.plugins import Progress, RawData, RawSample
+from ttl_deploy.records.data import SPLITS, DataWarning, Manifest, Sample, Split
+
+# Of two classes the one called so is class 0, which leaves the finding as the positive class.
+_NORMAL_NAMES = frozenset(
+    (
+        "normal",
+        "negative",
+        "neg",
+        "no",
+        "none",
+        "0",
+        "false",
+        "absent",
+        "benign",
+        "healthy",
+        "control",
+        "controls",
+        "no finding",
+        "nofinding",
+        "uninfected",
+    )
+)
+
+
+def prepare(
+    data: str,
+    *,
+    label_col: str = "label",
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    split_seed: int = 0,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Read a data set, hash its files, check it, and make the splits that it lacks.
+
+    `data` is a folder, a table or a phantom (`readers/`). An official test split is kept; val, or
+    test, is carved out of train where it is missing, as a share of the images divided. Splits are
+    made by patient and by content. Samples are sorted by path, so the result does not depend on the
+    order of rows. Raises `DataError` and its kinds, or `UsageError` where `data` is nothing known.
+    """
+    _check_fractions(val_fraction, test_fraction)
+    reader_name, raw = _read(data, label_col=label_col, progress=progress)
+    rows = sorted(raw.samples, key=lambda row: row.path)
+    classes = order_classes({row.label for row in rows}, source=data)
+    hashes = hash_files(raw.root, [row.path for row in rows], progress=progress)
+    patients_known = _patients_known(rows, source=data)
+    samples = _samples(rows, hashes, classes)
+    official = _official_splits(rows, source=data)
+    in_splits = [sample for sample, split in zip(samples, official, strict=True) if split]
+    leakage.check(in_splits, patients_known=patients_known)
+    fractions: dict[Split, float] = {"val": val_fraction, "test": test_fraction}
+    made = _missing_splits(official)
+    samples = _with_made_splits(samples, official, made, fractions=fractions, classes=classes, seed=split_seed)
+    _require_training_images(samples, classes)
+    leakage.check(samples, patients_known=patients_known)
+    warnings = (
+        *raw.warnings,
+        *_made_warnings(made, seed=split_seed),
+        *find_quirks(samples, classes, patients_known=patients_known),
+    )
+    return Manifest(
+        name=raw.name,
+        root=str(raw.root),
+        reader=reader_name,
+        classes=classes,
+        samples=samples,
+        patients_known=patients_known,
+        warnings=warnings,
+    )
+
+
+def order_classes(labels: set[str], *, source: str = "the data set") -> tuple[str, ...]:
+    """Sort the class names, numbers as numbers; of two, a name such as `normal` or `0` comes first."""
+    if len(labels) < 2:
+        found = f"only the class {next(iter(labels))!r}" if labels else "no class"
+        raise DataError(f"{source} has {found}: a classifier needs images of at least two classes")
+    if all(label.isascii() and label.isdigit() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    ordered = sorted(labels)
+    normal = [name for name in ordered if name.casefold().replace("_", " ").replace("-", " ") in _NORMAL_NAMES]
+    if len(ordered) == 2 and len(normal) == 1:
+        ordered.sort(key=lambda name: name != normal[0])
+    return tuple(ordered)
+
+
+def limit_train(manifest: Manifest, limit: int, seed: int) -> Manifest:
+    """Keep at most `limit` training images: whole patients, classes in their old proportions.
+
+    val and test stay. Raises `UsageError` where no patient of some class fits into its share.
+    """
+    train = manifest.of_split("train")
+    if limit >= len(train):
+        return manifest
+    if limit < len(manifest.classes):
+        raise UsageError(f"--limit-train {limit} is below the number of classes, {len(manifest.classes)}")
+    samples = [manifest.samples[position] for position in train]
+    chosen = choose_groups(
+        [sample.label for sample in samples],
+        group_samples([sample.patient_id for sample in samples], [sample.sha256 for sample in samples]),
+        keys=[sample.sha256 for sample in samples],
+        limit=limit,
+        seed=seed,
+    )
+    kept = {train[i] for i in chosen}
+    missing = set(range(len(manifest.classes))) - {samples[i].label for i in chosen}
+    if missing:
+        name = manifest.classes[min(missing)]
+        raise UsageError(f"--limit-train {limit} leaves no room for a whole patient of class {name!r}: raise it")
+    note = DataWarning(kind="limited-train", message=f"{len(kept)} of {len(train)} training images are used")
+    left = tuple(s for i, s in enumerate(manifest.samples) if s.split != "train" or i in kept)
+    return replace(manifest, samples=left, warnings=(*manifest.warnings, note))
+
+
+def _check_fractions(val_fraction: float, test_fraction: float) -> None:
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 < fraction < 0.5:
+            raise UsageError(f"{name} = {fraction}; allowed are shares above 0 and below 0.5")
+
+
+def _read(data: str, *, label_col: str, progress: Progress | None) -> tuple[str, RawData]:
+    """Ask the readers in the order of their table."""
+    for name in plugins.names("readers"):
+        reader: plugins.Reader = plugins.load("readers", name)()
+        if reader.recognises(data):
+            return name, reader.read(data, label_col=label_col, progress=progress)
+    path = Path(data)
+    if path.exists():
+        raise UsageError(f"{data} is a file of an unknown kind: give a folder of images, or a .csv or .tsv table")
+    raise UsageError(
+        f"{data} does not exist: give a folder of images, a .csv or .tsv table, or a built-in demo such as phantom:blob"
+    )
+
+
+def _patients_known(rows: Sequence[RawSample], *, source: str) -> bool:
+    named = sum(row.patient_id is not None for row in rows)
+    if 0 < named < len(rows):
+        raise LabelError(f"{source} names the patient of {named} of {len(rows)} images: name all, or none")
+    return named > 0
+
+
+def _samples(rows: Sequence[RawSample], hashes: Sequence[str], classes: Sequence[str]) -> tuple[Sample, ...]:
+    """Build samples, all with the same extra columns; the splits still to be set."""
+    number = {name: label for label, name in enumerate(classes)}
+    columns = tuple(dict.fromkeys(name for row in rows for name in row.extra))
+    return tuple(
+        Sample(
+            path=row.path,
+            label=number[row.label],
+            patient_id=row.patient_id if row.patient_id is not None else f"image-{sha256[:16]}",
+            split=row.split or "train",
+            sha256=sha256,
+            extra={name: row.extra.get(name, "") for name in columns},
+        )
+        for row, sha256 in zip(rows, hashes, strict=True)
+    )
+
+
+def _official_splits(rows: Sequence[RawSample], *, source: str) -> list[Split | None]:
+    splits = [row.split for row in rows]
+    given = sum(split is not None for split in splits)
+    if 0 < given < len(splits):
+        raise LabelError(f"{source} names the split of {given} of {len(splits)} images: name all, or none")
+    if given and "train" not in splits:
+        raise LabelError(f"{source} has no training images: name some 'train', or leave the splits out")
+    return splits
+
+
+def _missing_splits(official: Sequence[Split | None]) -> tuple[Split, ...]:
+    return tuple(split for split in SPLITS[1:] if split not in official)
+
+
+def _with_made_splits(
+    samples: tuple[Sample, ...],
+    official: Sequence[Split | None],
+    made: Sequence[Split],
+    *,
+    fractions: Mapping[Split, float],
+    classes: Sequence[str],
+    seed: int,
+) -> tuple[Sample, ...]:
+    """Divide the images that are in no split but train into train and the missing splits."""
+    if not made:
+        return samples
+    divided = [position for position, split in enumerate(official) if split in (None, "train")]
+    chosen = [samples[position] for position in divided]
+    wanted = {split: fractions[split] for split in made}
+    splits = assign_splits(
+        [sample.label for sample in chosen],
+        group_samples([sample.patient_id for sample in chosen], [sample.sha256 for sample in chosen]),
+        keys=[sample.sha256 for sample in chosen],
+        classes=classes,
+        fractions={"train": 1 - sum(wanted.values()), **wanted},
+        seed=seed,
+    )
+    result = list(samples)
+    for position, split in zip(divided, splits, strict=True):
+        result[position] = replace(samples[position], split=split)
+    return tuple(result)
+
+
+def _require_training_images(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    trained = {sample.label for sample in samples if sample.split == "train"}
+    for label, name in enumerate(classes):
+        if label not in trained:
+            raise DataError(f"class {name!r} has no training images: add some, or leave the class out")
+
+
+def _made_warnings(made: Sequence[Split], *, seed: int) -> tuple[DataWarning, ...]:
+    if not made:
+        return ()
+    names = " and ".join(made)
+    return (DataWarning(kind="made-splits", message=f"the source has no {names}: made here by patient, seed {seed}"),)

@@ -1,0 +1,146 @@
+"""A manifest on disk: `manifest.csv`, `fingerprint.json`, `checks.json`."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ttl_deploy.errors import DataError
+from ttl_deploy.files import make_folder, publish_text, sha256_bytes
+from ttl_deploy.records import codec
+from ttl_deploy.records.data import SPLITS, DataFingerprint, DataWarning, Manifest, Sample, Split, SplitCount
+
+_COLUMNS = ("path", "label", "patient_id", "split", "sha256")
+_EXTRA = "extra:"  # keeps a table's own column `label` apart from ours
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+CHECKS = (
+    "every file was found and hashed",
+    "every image has a label",
+    "no patient stands in two splits",
+    "no identical image stands in two splits",
+    "every class has training images",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataChecks:
+    """`checks.json`: what was checked, what was found, and where the images lay."""
+
+    root: str
+    passed: tuple[str, ...]
+    images: int
+    distinct_images: int
+    patients: int
+    warnings: tuple[DataWarning, ...]
+
+
+def fingerprint(manifest: Manifest) -> DataFingerprint:
+    """Identify a data set by content: equal for equal images, labels, splits and patients, wherever they lie."""
+    lines = sorted(
+        "\t".join(
+            (sample.sha256, manifest.classes[sample.label], sample.split, sha256_bytes(sample.patient_id.encode()))
+        )
+        for sample in manifest.samples
+    )
+    content = "\n".join((*manifest.classes, "", *lines))
+    return DataFingerprint(
+        name=manifest.name,
+        reader=manifest.reader,
+        sha256=sha256_bytes(content.encode()),
+        classes=manifest.classes,
+        counts=tuple(_count(manifest, split) for split in SPLITS),
+        patients_known=manifest.patients_known,
+    )
+
+
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write a manifest into `folder`, each file atomically, `manifest.csv` last."""
+    make_folder(folder)
+    checks = DataChecks(
+        root=manifest.root,
+        passed=CHECKS,
+        images=len(manifest.samples),
+        distinct_images=len({sample.sha256 for sample in manifest.samples}),
+        patients=len({sample.patient_id for sample in manifest.samples}),
+        warnings=manifest.warnings,
+    )
+    codec.save(folder / "checks.json", checks)
+    codec.save(folder / "fingerprint.json", fingerprint(manifest))
+    publish_text(folder / "manifest.csv", _to_csv(manifest))
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read what `save_manifest` wrote, exactly; raises `DataError` where a file was changed or is missing."""
+    stored = codec.load(DataFingerprint, folder / "fingerprint.json")
+    checks = codec.load(DataChecks, folder / "checks.json")
+    manifest = Manifest(
+        name=stored.name,
+        root=checks.root,
+        reader=stored.reader,
+        classes=stored.classes,
+        samples=_from_csv(folder / "manifest.csv", stored.classes),
+        patients_known=stored.patients_known,
+        warnings=checks.warnings,
+    )
+    if fingerprint(manifest) != stored:
+        raise DataError(
+            f"{folder / 'manifest.csv'} does not fit its fingerprint.json: one was changed; start a new run"
+        )
+    return manifest
+
+
+def _count(manifest: Manifest, split: Split) -> SplitCount:
+    samples = [manifest.samples[position] for position in manifest.of_split(split)]
+    labels = [sample.label for sample in samples]
+    return SplitCount(
+        split=split,
+        images=len(samples),
+        patients=len({sample.patient_id for sample in samples}),
+        per_class=tuple(labels.count(label) for label in range(len(manifest.classes))),
+    )
+
+
+def _to_csv(manifest: Manifest) -> str:
+    extra = tuple(dict.fromkeys(name for sample in manifest.samples for name in sample.extra))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*_COLUMNS, *(_EXTRA + name for name in extra)))
+    for sample in manifest.samples:
+        label = manifest.classes[sample.label]
+        cells = (sample.path, label, sample.patient_id, sample.split, sample.sha256)
+        writer.writerow([escape_cell(cell) for cell in (*cells, *(sample.extra[name] for name in extra))])
+    return text.getvalue()
+
+
+def _from_csv(path: Path, classes: Sequence[str]) -> tuple[Sample, ...]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        names = [name.removeprefix(_EXTRA) for name in header[len(_COLUMNS) :]]
+        numbers = {name: label for label, name in enumerate(classes)}
+        return tuple(_sample([unescape_cell(cell) for cell in row], numbers, names) for row in rows)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def _sample(row: Sequence[str], numbers: dict[str, int], names: Sequence[str]) -> Sample:
+    path, label, patient_id, split, sha256, *extra = row
+    return Sample(
+        path=path,
+        label=numbers[label],
+        patient_id=patient_id,
+        split=SPLITS[SPLITS.index(split)],
+        sha256=sha256,
+        extra=dict(zip(names, extra, strict=True)),
+    )
+
+
+def escape_cell(text: str) -> str:
+    """Keep a spreadsheet from taking a cell as a formula: an apostrophe goes before `= + - @`."""
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text
+
+
+def unescape_cell(text: str) -> str:
+    """Undo `escape_cell`."""
+    return text.removeprefix("'")

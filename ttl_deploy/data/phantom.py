@@ -1,0 +1,289 @@
+"""The built-in demo: chest-radiograph-like images drawn by code, with findings whose scale is chosen.
+
+What the three kinds are for:
+
+* `texture`: a fine interstitial pattern in one zone of a lung. Statistics of neighbouring pixels
+  decide, so a shallow cut is enough.
+* `blob`: one to three round nodules, among small dense dots and wide haze that both classes show.
+  The middle scale decides.
+* `shape`: a heart that is large for its thorax. Heart and thorax vary together and the heart's
+  shadow varies in density, paler on average where it is large, so only the relation of both decides.
+
+Every kind is drawn so that the classes overlap: no classifier reaches an AUROC of 1.
+
+Coordinates are those of the film, x and y from -1 to 1, y pointing down, the patient's right side
+at the left. Greys are attenuations; the film's curve, exposure and noise come last.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.records.data import Split
+
+PHANTOM_VERSION = 1
+"""Raised with every change that changes a pixel; part of the drawn data set's folder name."""
+
+PhantomKind = Literal["texture", "blob", "shape"]
+PHANTOM_KINDS: tuple[PhantomKind, ...] = ("texture", "blob", "shape")
+_TEST_SHARE = 0.3
+_POSITIVE_SHARE = 0.45
+
+Plane = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomSettings:
+    """What to draw: `patients` with one to four films each, `size` pixels a side."""
+
+    kind: PhantomKind = "blob"
+    patients: int = 240
+    size: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 12 <= self.patients <= 100_000:
+            raise ValueError(f"patients = {self.patients}; allowed are 12 to 100000")
+        if not 32 <= self.size <= 1024:
+            raise ValueError(f"size = {self.size}; allowed are 32 to 1024 pixels")
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed}; allowed are 0 and above")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomFilm:
+    """One drawn film, `pixels` being `(size, size)` uint8, and its row of the label table."""
+
+    path: str
+    label: str
+    patient_id: str
+    split: Split
+    view: str
+    sex: str
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Patient:
+    """What stays the same from film to film."""
+
+    positive: bool
+    female: bool
+    thorax: float  # half width
+    heart: float  # cardiothoracic ratio: the heart's width as a share of the thorax's
+    heart_density: float
+    rib_spacing: float
+    rib_phase: float
+    fat: float
+    severity: float  # amplitude of the finding
+    side: int
+    zone: float  # height of the finding
+    seed: int
+
+
+def draw_phantom(settings: PhantomSettings) -> Iterator[PhantomFilm]:
+    """Draw all films, patient by patient; the same settings always give the same pixels."""
+    rng = np.random.default_rng([PHANTOM_VERSION, PHANTOM_KINDS.index(settings.kind), settings.seed])
+    positive = _spread(settings.patients, _POSITIVE_SHARE, rng)
+    tested = _spread(settings.patients, _TEST_SHARE, rng)
+    for number in range(settings.patients):
+        patient = _draw_patient(settings.kind, bool(positive[number]), rng)
+        films = int(rng.choice(4, p=(0.25, 0.3, 0.25, 0.2))) + 1
+        for film in range(films):
+            view = "AP" if rng.random() < 0.35 else "PA"
+            label = "finding" if patient.positive else "normal"
+            yield PhantomFilm(
+                path=f"images/p{number:05d}_{film}.png",
+                label=label,
+                patient_id=f"p{number:05d}",
+                split="test" if tested[number] else "train",
+                view=view,
+                sex="F" if patient.female else "M",
+                pixels=_draw_film(patient, settings, view=view, rng=rng),
+            )
+
+
+def _spread(count: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Mark exactly a share of `count` patients, in random order."""
+    marked = np.arange(count) < round(count * share)
+    return rng.permutation(marked)
+
+
+def _draw_patient(kind: PhantomKind, positive: bool, rng: np.random.Generator) -> _Patient:
+    ratio = rng.normal(0.47, 0.035)
+    if kind == "shape":
+        ratio = rng.normal(0.575 if positive else 0.455, 0.04)
+    return _Patient(
+        positive=positive,
+        female=bool(rng.random() < 0.5),
+        thorax=rng.uniform(0.6, 0.8),
+        heart=float(np.clip(ratio, 0.33, 0.72)),
+        heart_density=rng.uniform(0.28, 0.46),
+        rib_spacing=rng.uniform(0.15, 0.185),
+        rib_phase=rng.uniform(0, 1),
+        fat=rng.uniform(0.7, 1.2),
+        severity=float(np.exp(rng.normal(0, 0.45))),
+        side=int(rng.choice((-1, 1))),
+        zone=rng.uniform(-0.35, 0.3),
+        seed=int(rng.integers(1 << 31)),
+    )
+
+
+def _draw_film(
+    patient: _Patient, settings: PhantomSettings, *, view: str, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    x, y = _film_coordinates(settings.size, rng)
+    lungs = _lungs(x, y, patient)
+    dense = _body(x, y, patient) - 0.62 * lungs
+    dense += _heart(x, y, patient, view=view, matched=settings.kind == "shape")
+    dense += _spine(x, y) + _bones(x, y, patient) + _vessels(lungs, x, y, rng)
+    if patient.female:
+        dense += _breasts(x, y, patient)
+    dense += _everyday_shadows(lungs, x, y, rng)
+    if patient.positive and settings.kind == "texture":
+        dense += _interstitium(lungs, x, y, patient, rng)
+    if patient.positive and settings.kind == "blob":
+        dense += _nodules(lungs, x, y, patient)
+    return _expose(dense, rng)
+
+
+def _film_coordinates(size: int, rng: np.random.Generator) -> tuple[Plane, Plane]:
+    """Place the patient: shifted, turned and scaled a little."""
+    axis = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(axis + rng.normal(0, 0.035), axis + rng.normal(0, 0.04))
+    angle, zoom = rng.normal(0, 0.035), rng.uniform(0.92, 1.08)
+    cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
+    return cosine * x + sine * y, cosine * y - sine * x
+
+
+def _edge(distance: Plane, width: float) -> Plane:
+    """Go smoothly from 0 (negative distance) to 1."""
+    return 0.5 * (1 + np.tanh(distance / width))
+
+
+def _bump(x: Plane, y: Plane, *, at: tuple[float, float], radius: float) -> Plane:
+    return np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * radius**2))
+
+
+def _body(x: Plane, y: Plane, patient: _Patient) -> Plane:
+    """Draw neck, shoulders and trunk."""
+    shoulder = patient.thorax + 0.34
+    half_width = 0.24 + (shoulder - 0.24) * _edge(y + 0.83 - 0.12 * np.abs(x), 0.09)
+    trunk = _edge(half_width - np.abs(x), 0.04)
+    return trunk * (0.66 + 0.1 * patient.fat * _edge(y - 0.35, 0.4))
+
+
+def _lungs(x: Plane, y: Plane, patient: _Patient) -> Plane:
+    """Return how much of the beam's way is air, 0 to 1."""
+    lungs = np.zeros_like(x)
+    for side in (-1, 1):
+        across = side * x / patient.thorax
+        top = _edge(y + 0.78 - 1.5 * (across - 0.42) ** 2, 0.05)
+        dome = 0.46 + 0.04 * side + 0.45 * (across - 0.4) ** 2 * np.sign(across - 0.4)
+        bottom = _edge(dome - y, 0.035)
+        outer = 0.99 - 0.32 * np.clip(-0.15 - y, 0, None) ** 1.4 - 0.05 * np.clip(y, 0, None)
+        lungs += _edge(outer - across, 0.045) * _edge(across - 0.13, 0.035) * top * bottom
+    return lungs
+
+
+def _heart(x: Plane, y: Plane, patient: _Patient, *, view: str, matched: bool) -> Plane:
+    """Draw heart and mediastinum; two thirds of the heart's width lie on the patient's left."""
+    width = 2 * patient.thorax * patient.heart * (1.06 if view == "AP" else 1.0)
+    half = width / 2
+    centre = width / 6
+    tilted = y - 0.24 - 0.25 * (x - centre)
+    heart = _edge(1 - ((x - centre) / half) ** 2 - (tilted / (0.75 * half + 0.06)) ** 2, 0.14)
+    vessels = _edge(0.105 + 0.03 * np.cos(6 * y + 1.5) - np.abs(x - 0.015), 0.035) * _edge(0.4 - y, 0.2)
+    depth = patient.heart_density * (0.35 / half if matched else 1)
+    return depth * heart + 0.2 * vessels * (1 - 0.6 * heart)
+
+
+def _spine(x: Plane, y: Plane) -> Plane:
+    vertebrae = 0.75 + 0.25 * np.tanh(3 * np.sin(2 * np.pi * y / 0.17))
+    return 0.1 * vertebrae * _edge(0.075 - np.abs(x), 0.03)
+
+
+def _bones(x: Plane, y: Plane, patient: _Patient) -> Plane:
+    """Draw posterior and anterior ribs and the clavicles."""
+    across = np.abs(x) / patient.thorax
+    cage = _edge(1.03 - across, 0.03) * _edge(across - 0.1, 0.05) * _edge(y + 0.8 - 0.4 * across**2, 0.04)
+    cage = cage * _edge(0.72 - y, 0.06)
+    posterior = _rib_row(y + 0.16 * np.cos(1.9 * (across - 0.35)), patient, sharpness=2.2)
+    anterior = _rib_row(y - 0.34 * (across - 0.2) + 0.4, patient, sharpness=1.6) * _edge(across - 0.35, 0.1)
+    collar = np.abs(y + 0.67 + 0.1 * across + 0.05 * np.sin(5 * across))
+    clavicles = _edge(0.03 - collar, 0.018) * _edge(across - 0.12, 0.03) * _edge(1.25 - across, 0.04)
+    return cage * (0.13 * posterior + 0.06 * anterior) + 0.13 * clavicles
+
+
+def _rib_row(height: Plane, patient: _Patient, *, sharpness: float) -> Plane:
+    wave = np.sin(2 * np.pi * (height / patient.rib_spacing + patient.rib_phase))
+    return _edge(sharpness * (wave - 0.15), 1.0)
+
+
+def _breasts(x: Plane, y: Plane, patient: _Patient) -> Plane:
+    shadow = np.zeros_like(x)
+    for side in (-1, 1):
+        reach = ((side * x - 0.5) / 0.36) ** 2 + ((y - 0.2) / 0.34) ** 2
+        shadow += 0.07 * patient.fat * _edge(1 - reach, 0.25)
+    return shadow
+
+
+def _vessels(lungs: Plane, x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
+    """Draw hila and vascular markings, which fade towards the periphery."""
+    hila = sum(_bump(x, y, at=(side * 0.2, -0.05), radius=0.1) for side in (-1, 1))
+    size = x.shape[0]
+    streaks = _band_noise(size, wavelength=0.22, rng=rng) + 0.6 * _band_noise(size, wavelength=0.12, rng=rng)
+    fade = np.exp(-np.abs(np.abs(x) - 0.2) / 0.35)
+    return 0.16 * hila * lungs + 0.028 * streaks * fade * lungs
+
+
+def _everyday_shadows(lungs: Plane, x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
+    """Draw what both classes have: calcified dots and wide haze."""
+    shadow = np.zeros_like(x)
+    for _ in range(rng.poisson(1.5)):
+        shadow += 0.22 * _bump(x, y, at=_place_in_lung(rng), radius=rng.uniform(0.014, 0.022))
+    for _ in range(rng.poisson(1.2)):
+        shadow += rng.uniform(0.04, 0.1) * _bump(x, y, at=_place_in_lung(rng), radius=rng.uniform(0.2, 0.3))
+    return shadow * lungs
+
+
+def _place_in_lung(rng: np.random.Generator) -> tuple[float, float]:
+    return float(rng.choice((-1, 1))) * rng.uniform(0.24, 0.55), rng.uniform(-0.5, 0.35)
+
+
+def _interstitium(lungs: Plane, x: Plane, y: Plane, patient: _Patient, rng: np.random.Generator) -> Plane:
+    """Draw a net of fine lines in one zone."""
+    zone = np.exp(-(((x - 0.42 * patient.side) / 0.3) ** 2) - ((y - patient.zone) / 0.34) ** 2)
+    net = _band_noise(x.shape[0], wavelength=0.085, rng=rng)
+    return 0.075 * patient.severity * np.abs(net) * zone * lungs
+
+
+def _nodules(lungs: Plane, x: Plane, y: Plane, patient: _Patient) -> Plane:
+    """Draw nodules that stay in place from film to film."""
+    own = np.random.default_rng(patient.seed)
+    shadow = np.zeros_like(x)
+    for _ in range(int(own.integers(1, 4))):
+        at, radius = _place_in_lung(own), own.uniform(0.075, 0.11)
+        reach = np.hypot(x - at[0], y - at[1])
+        shadow += 0.19 * patient.severity * _edge(radius - reach, 0.03)
+    return shadow * (0.25 + 0.75 * lungs)
+
+
+def _band_noise(size: int, *, wavelength: float, rng: np.random.Generator) -> Plane:
+    """Return noise of unit variance around one wavelength, in film units, an octave wide."""
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]) * size / 2
+    octaves = np.log2(np.maximum(frequency, 1e-9) * wavelength)
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * np.exp(-(octaves**2) * 2), s=(size, size))
+    return noise / noise.std()
+
+
+def _expose(dense: Plane, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Turn attenuation into film: exposure, the detector's noise, the film's curve."""
+    exposure, contrast = rng.normal(0, 0.045), rng.uniform(0.85, 1.15)
+    dose = np.exp(-1.2 * dense)
+    noisy = dense + rng.standard_normal(dense.shape) * 0.016 * rng.uniform(0.7, 1.4) / np.sqrt(dose)
+    grey = 0.48 + exposure + contrast * (noisy - 0.48)
+    return np.clip(255 * _edge(grey - 0.5, 0.42) + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,157 @@
+"""Who goes to train, val and test: whole patients, classes in proportion, decided by a seed."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy.errors import DataError
+from ttl_deploy.records.data import Split
+
+SPLIT_WORDS: Mapping[str, Split] = MappingProxyType(
+    {
+        "train": "train",
+        "training": "train",
+        "val": "val",
+        "valid": "val",
+        "validation": "val",
+        "test": "test",
+        "testing": "test",
+    }
+)
+"""What folders and tables call the splits, in any case."""
+
+
+def group_samples(patients: Sequence[str], hashes: Sequence[str]) -> list[int]:
+    """Number the groups of samples that must stay together.
+
+    Samples with the same patient or the same content are together, and whatever hangs on them in
+    turn (the connected components of both relations, by union-find).
+    """
+    parents = list(range(len(patients)))
+
+    def find(node: int) -> int:
+        while parents[node] != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    for keys in (patients, hashes):
+        first: dict[str, int] = {}
+        for position, key in enumerate(keys):
+            parents[find(position)] = find(first.setdefault(key, position))
+    return [find(position) for position in range(len(patients))]
+
+
+def assign_splits(
+    labels: Sequence[int],
+    groups: Sequence[int],
+    *,
+    keys: Sequence[str],
+    classes: Sequence[str],
+    fractions: Mapping[Split, float],
+    seed: int,
+) -> list[Split]:
+    """Give each sample a split so that groups stay whole and every split has about its fraction of each class.
+
+    Greedy: each split first gets one small group of every class it lacks, rarest class first; the
+    other groups, large ones first, go where the squared distance to the wanted class counts shrinks
+    most. `keys` (content hashes) make the result independent of the samples' order. Raises
+    `DataError` where a class has fewer groups than there are splits.
+    """
+    members = _sorted_members(groups, keys, seed=seed)
+    counts = _count_classes(labels, members, classes=len(classes))
+    splits = tuple(fractions)
+    _require_groups(counts, splits, classes)
+    totals = counts.sum(axis=0)
+    wanted = np.array([[fractions[split]] for split in splits]) * totals
+    chosen = _seed_classes(counts, len(splits))
+    held = np.zeros_like(wanted)
+    for group, split in chosen.items():
+        held[split] += counts[group]
+    for group in sorted(range(len(members)), key=lambda group: -int(counts[group].sum())):
+        if group not in chosen:
+            chosen[group] = _neediest(held, wanted, counts[group], totals)
+            held[chosen[group]] += counts[group]
+    result: list[Split] = [splits[0]] * len(labels)
+    for group, split in chosen.items():
+        for position in members[group]:
+            result[position] = splits[split]
+    return result
+
+
+def choose_groups(
+    labels: Sequence[int], groups: Sequence[int], *, keys: Sequence[str], limit: int, seed: int
+) -> list[int]:
+    """Return positions of at most `limit` samples: whole groups, classes in their old proportions."""
+    members = _sorted_members(groups, keys, seed=seed)
+    counts = _count_classes(labels, members, classes=max(labels) + 1)
+    room = _share(counts.sum(axis=0), limit)
+    kept: list[int] = []
+    for positions, count in zip(members, counts, strict=True):
+        if (count <= room).all():
+            room = room - count
+            kept.extend(positions)
+    return sorted(kept)
+
+
+def _count_classes(labels: Sequence[int], members: Sequence[Sequence[int]], *, classes: int) -> NDArray[np.int64]:
+    """Return the class counts of every group, shape `(groups, classes)`."""
+    counts = np.zeros((len(members), classes), dtype=np.int64)
+    for group, positions in enumerate(members):
+        for position in positions:
+            counts[group, labels[position]] += 1
+    return counts
+
+
+def _sorted_members(groups: Sequence[int], keys: Sequence[str], *, seed: int) -> list[list[int]]:
+    """Return the positions of each group, the groups in an order that only content and seed decide."""
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for position, group in enumerate(groups):
+        members[group].append(position)
+    ordered = sorted(members.values(), key=lambda positions: min(keys[position] for position in positions))
+    return [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
+
+
+def _require_groups(counts: NDArray[np.int64], splits: Sequence[Split], classes: Sequence[str]) -> None:
+    for name, present in zip(classes, (counts > 0).sum(axis=0), strict=True):
+        if present < len(splits):
+            raise DataError(
+                f"class {name!r} has {present} patients (or distinct images); dividing it into "
+                f"{', '.join(splits)} needs at least {len(splits)}: add images of this class, or leave it out"
+            )
+
+
+def _seed_classes(counts: NDArray[np.int64], splits: int) -> dict[int, int]:
+    """Give every split a smallest group of each class that it lacks; rarest class first."""
+    chosen: dict[int, int] = {}
+    for label in np.argsort((counts > 0).sum(axis=0), kind="stable"):
+        having = [int(group) for group in np.flatnonzero(counts[:, label])]
+        having.sort(key=lambda group: int(counts[group].sum()))
+        for split in reversed(range(splits)):
+            if any(chosen.get(group) == split for group in having):
+                continue
+            free = [group for group in having if group not in chosen]
+            if free:
+                chosen[free[0]] = split
+    return chosen
+
+
+def _neediest(
+    held: NDArray[np.float64], wanted: NDArray[np.float64], added: NDArray[np.int64], totals: NDArray[np.int64]
+) -> int:
+    before = ((held - wanted) / totals) ** 2
+    after = ((held + added - wanted) / totals) ** 2
+    return int(np.argmin((after - before).sum(axis=1)))
+
+
+def _share(totals: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Share `limit` among the classes by largest remainder, at least one each."""
+    exact = totals * (limit / totals.sum())
+    shares: NDArray[np.int64] = np.maximum(np.floor(exact), 1).astype(np.int64)
+    spare = limit - int(shares.sum())
+    for label in np.argsort(np.floor(exact) - exact, kind="stable")[: max(spare, 0)]:
+        shares[label] += 1
+    return shares
