@@ -4,7 +4,7 @@ A third party adds to a table through the entry-point group `ttl_deploy.<table>`
 exactly the same mechanism. The Protocols say what an entry must offer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import MissingExtraError, UnknownNameError
+from ttl_deploy.records.artifacts import ArtifactManifest
 from ttl_deploy.records.data import DataWarning, Split
 
 _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -137,4 +138,24 @@ class Target(Protocol):
 
     def open(self, model: Path, *, threads: int) -> Session:
         """Open a model file; raises `TargetUnavailableError` or `ArtifactError`."""
+        ...
+
+
+class Format(Protocol):
+    """A file format of artifacts."""
+
+    def export(
+        self,
+        model: Any,
+        manifest: ArtifactManifest,
+        folder: Path,
+        *,
+        images: NDArray[np.uint8],
+        references: tuple[Sequence[str], NDArray[np.float32]],
+    ) -> ArtifactManifest:
+        """Export a torch model, normalised `(N, 3, H, W)` to logits, and publish it in `folder` if checks pass.
+
+        `images` are real ones `(n, H, W, 3)` to check with; `references` are content hashes and the torch
+        model's probabilities for them, to verify with later. Raises `GateError` and publishes nothing otherwise.
+        """
         ...

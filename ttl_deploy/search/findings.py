@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.data.manifest import load_manifest
+from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import NoRunError
 from ttl_deploy.evidence import choice, front
 from ttl_deploy.evidence.front import LabelledSplit

@@ -4,8 +4,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ttl_deploy.errors import TargetUnavailableError
 from ttl_deploy.export.onnx_writer import export_for_timing
 from ttl_deploy.models import truncation
+from ttl_deploy.processes import Crashed, TimedOut
 from ttl_deploy.records.models import Cut, ModelSpec
 from ttl_deploy.records.trials import CutProfile, Profile
 from ttl_deploy.runtime.bench import ModelTime, ModelToTime, profile_models
@@ -35,11 +37,14 @@ def profile_cuts(
             progress=lambda done, total: progress(f"timing the cuts on {target}", done, total),
         )
         sizes = [model.path.stat().st_size for model in models]
+    measured = [time for time in times if isinstance(time, ModelTime)]
+    if not measured:
+        raise TargetUnavailableError(f"no cut could be timed on {target}: {times[0]}; try another --profile-target")
     load = current_load()
     return Profile(
         target=target,
-        runtime=times[-1].runtime,
-        precision=times[-1].precision,
+        runtime=measured[0].runtime,
+        precision=measured[0].precision,
         threads=THREADS,
         batch=1,
         machine=describe_machine(load_before=load, load_after=load).processor,
@@ -52,7 +57,8 @@ def _export(spec: ModelSpec, path: Path) -> ModelToTime:
     return ModelToTime(name=spec.cut, path=path, height=spec.image_size, width=spec.image_size)
 
 
-def _cut_profile(cut: Cut, size_bytes: int, time: ModelTime) -> CutProfile:
+def _cut_profile(cut: Cut, size_bytes: int, time: ModelTime | Crashed | TimedOut) -> CutProfile:
+    timed = time if isinstance(time, ModelTime) else None
     return CutProfile(
         cut=cut.name,
         params=cut.params,
@@ -61,6 +67,7 @@ def _cut_profile(cut: Cut, size_bytes: int, time: ModelTime) -> CutProfile:
         params_share=cut.params_share,
         macs_share=cut.macs_share,
         size_bytes=size_bytes,
-        latency_s=time.median_s,
-        latency_noise_s=time.noise_s,
+        latency_s=timed.median_s if timed else None,
+        latency_noise_s=timed.noise_s if timed else None,
+        note="" if isinstance(time, ModelTime) else f"not timed: the runtime {time.reason}",
     )

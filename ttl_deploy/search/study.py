@@ -11,7 +11,8 @@ import torch
 
 from ttl_deploy import __version__, plugins
 from ttl_deploy.data.cache import PixelCache, open_cache
-from ttl_deploy.data.manifest import fingerprint, limit_train, load_manifest, prepare, save_manifest
+from ttl_deploy.data.manifest import limit_train, prepare
+from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
 from ttl_deploy.errors import DataError, TtlDeployError
 from ttl_deploy.evidence.choice import choose
 from ttl_deploy.files import publish_text
@@ -113,13 +114,7 @@ def run_study(
 
 
 def _default_workers(device: torch.device) -> int:
-    return (
-        1
-        if device.type != "cpu"
-        else len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    return usable_cores() if device.type == "cpu" else 1
 
 
 def _candidates(settings: SearchSettings, *, classes: int) -> tuple[Cut, ...]:

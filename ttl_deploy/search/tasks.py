@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ttl_deploy.data.cache import PixelCache
-from ttl_deploy.data.manifest import load_manifest
+from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.records.data import Split
@@ -91,7 +91,7 @@ def _predict_test(task: Task, run: RunFolder, device: torch.device) -> None:
     data = load_pixels(run, Path(task.cache), ("test",))["test"]
     model = truncation.build(task.trial.model)
     weights.load_weights(model, folder / WEIGHTS)
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device=device, memory_format=torch.channels_last)
     with devices.repeatable(task.trial.train.threads):
         logits = evaluation.predict(model, data, device=device)
     predicted = evaluation.probabilities(logits)

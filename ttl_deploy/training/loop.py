@@ -68,7 +68,7 @@ class _Training:
         model = truncation.build(trial.model)
         self.note = weights.load_pretrained(model, trial.model, trial.weights)
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(device=device, memory_format=torch.channels_last)
         strategy = plugins.load("strategies", trial.strategy)()
         self.optimiser = torch.optim.AdamW(strategy.parameter_groups(self.model, self.settings))
         self.rates = [group["lr"] for group in self.optimiser.param_groups]

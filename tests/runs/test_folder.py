@@ -1,0 +1,115 @@
+"""A run folder belongs to one configuration and one process at a time."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from ttl_deploy.errors import NoRunError, RunBusyError, RunMismatchError, StorageError
+from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.trials import SearchSettings, TrainSettings
+from ttl_deploy.runs.folder import RunFolder, find_runs, newest_run
+
+SETTINGS = SearchSettings(backbone="resnet18", data="images")
+CHANGED = {
+    "backbone": "vgg11",
+    "data": "others",
+    "weights": "none",
+    "cuts": ("all",),
+    "strategy": "probe",
+    "policy": "halving",
+    "seeds": (1, 2),
+    "decode": DecodeSettings(image_size=64),
+    "label_col": "subtype",
+    "val_fraction": 0.2,
+    "test_fraction": 0.2,
+    "split_seed": 3,
+    "limit_train": 10,
+    "pool": "max",
+    "dropout": 0.5,
+    "train": TrainSettings(epochs=3),
+    "profile_target": "openvino",
+    "profile_seconds": 2.0,
+    "pick": "best",
+    "max_latency_s": 0.005,
+    "max_params": 7,
+    "max_macs": 9,
+}
+
+
+def claimed(path: Path) -> RunFolder:
+    run = RunFolder(path)
+    with run.owned():
+        run.claim(SETTINGS, "ttl-deploy search …")
+    (path / "data").mkdir(exist_ok=True)
+    return run
+
+
+def test_the_settings_come_back(tmp_path: Path) -> None:
+    assert claimed(tmp_path / "run").settings() == SETTINGS
+
+
+def test_the_same_settings_may_resume(tmp_path: Path) -> None:
+    run = claimed(tmp_path / "run")
+    with run.owned():
+        assert run.claim(SETTINGS, "again") is False
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(SearchSettings)])
+def test_a_changed_setting_is_refused_and_named(tmp_path: Path, name: str) -> None:
+    run = claimed(tmp_path / "run")
+    with run.owned(), pytest.raises(RunMismatchError, match=name):
+        run.claim(replace(SETTINGS, **{name: CHANGED[name]}), "again")
+
+
+def test_a_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("do not lose me")
+    run = RunFolder(tmp_path)
+    with run.owned(), pytest.raises(RunMismatchError, match=r"thesis\.tex"):
+        run.claim(SETTINGS, "command")
+
+
+def test_a_second_process_is_told_who_owns_the_run(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom ttl_deploy.errors import RunBusyError\nfrom ttl_deploy.runs.folder import RunFolder\n"
+        f"try:\n    RunFolder(Path({str(tmp_path)!r})).owned().__enter__()\n"
+        "except RunBusyError as error:\n    print(error)\n"
+    )
+    run = RunFolder(tmp_path)
+    with run.owned():
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "in use by process" in said
+    assert RunBusyError.exit_code == 75
+
+
+def test_litter_of_a_dead_process_is_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    litter = tmp_path / f".front.json.{dead.pid}.tmp"
+    litter.write_text("half")
+    with RunFolder(tmp_path).owned():
+        assert not litter.exists()
+
+
+def test_the_newest_run_is_found_below_runs_and_here(tmp_path: Path) -> None:
+    first = claimed(tmp_path / "runs" / "first")
+    second = claimed(tmp_path / "second")
+    for newer, older in ((first, second), (second, first)):
+        os.utime(newer.config, (2_000_000_000, 2_000_000_000))
+        os.utime(older.config, (1_000_000_000, 1_000_000_000))
+        assert newest_run(tmp_path).path == newer.path
+        assert [run.path for run in find_runs(tmp_path)] == [newer.path, older.path]
+
+
+def test_no_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(NoRunError, match="ttl-deploy search"):
+        newest_run(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"), RunFolder(tmp_path / "file" / "run").owned():
+        pass

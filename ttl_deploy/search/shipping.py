@@ -1,0 +1,133 @@
+"""From the choice to an artifact: rebuild the chosen trial's model, describe it, let a format export it."""
+
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttl_deploy import __version__, plugins
+from ttl_deploy.data.cache import open_cache
+from ttl_deploy.data.manifest_files import fingerprint, load_manifest
+from ttl_deploy.errors import NoRunError, UnknownNameError
+from ttl_deploy.models import truncation, weights
+from ttl_deploy.records import codec
+from ttl_deploy.records.artifacts import ArtifactManifest, InputSpec
+from ttl_deploy.records.data import Manifest, Split
+from ttl_deploy.records.models import ModelSpec
+from ttl_deploy.records.scores import FrontPoint
+from ttl_deploy.records.trials import Trial, TrialResult
+from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.search import findings
+from ttl_deploy.training.batches import MEAN, STD
+from ttl_deploy.training.loop import WEIGHTS
+
+CHECK_IMAGES = 128
+"""How many validation images the exported file is compared on with torch, before it is published."""
+INTENDED_USE = "Research. Not for clinical use without validation on the data of the site that uses it."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shipped:
+    """An artifact that was published: its folder and manifest."""
+
+    folder: Path
+    manifest: ArtifactManifest
+
+
+def ship(run: RunFolder, *, format_name: str = "onnx", cut: str | None = None, seed: int | None = None) -> Shipped:
+    """Export the chosen model of a run, or that of another trained cut, and publish it if it passes its checks.
+
+    Raises `UnknownNameError` for a format, cut or seed that is not there, and `GateError`, publishing
+    nothing, where the file does not do what the model does.
+    """
+    exporter = plugins.load("formats", format_name)()
+    found = findings.read(run)
+    if cut is None and found.choice is None:
+        raise NoRunError(f"{run.path} is not finished, so nothing is chosen yet: resume it, or name a --cut")
+    wanted = cut or (found.choice.cut if found.choice else "")
+    keys = findings.finished(findings.outcomes(run))
+    if wanted not in keys:
+        raise UnknownNameError("trained cut", wanted, keys)
+    point = found.front.point(wanted)
+    if seed is None:
+        seed = found.choice.seed if found.choice and found.choice.cut == wanted else _best_seed(point)
+    if seed not in keys[wanted]:
+        raise UnknownNameError("trained seed", str(seed), map(str, keys[wanted]))
+    return _export(run, exporter, point, keys[wanted][seed])
+
+
+def _best_seed(point: FrontPoint) -> int:
+    scored = zip(point.seeds, point.seed_values, strict=True)
+    return max(scored, key=lambda pair: -1.0 if pair[1] is None else pair[1])[0]
+
+
+def _export(run: RunFolder, exporter: plugins.Format, point: FrontPoint, key: str) -> Shipped:
+    trial = codec.load(Trial, run.trial(key) / "trial.json")
+    result = codec.load(TrialResult, run.trial(key) / "result.json")
+    data = load_manifest(run.data)
+    model = truncation.build(trial.model)
+    weights.load_weights(model, run.trial(key) / WEIGHTS)
+    folder = run.export(trial.model.cut)
+    manifest = exporter.export(
+        model.eval(),
+        _describe(run, trial, result, point, data),
+        folder,
+        images=_check_images(run, data),
+        references=_references(run, key, data),
+    )
+    return Shipped(folder=folder, manifest=manifest)
+
+
+def _describe(run: RunFolder, trial: Trial, result: TrialResult, point: FrontPoint, data: Manifest) -> ArtifactManifest:
+    settings = run.settings()
+    spec: ModelSpec = trial.model
+    return ArtifactManifest(
+        name=f"{spec.backbone}-{spec.cut}",
+        format="onnx",
+        precision="fp32",
+        model=spec,
+        classes=data.classes,
+        decode=settings.decode,
+        input=InputSpec(name="image", height=spec.image_size, width=spec.image_size, mean=MEAN, std=STD, max_batch=1),
+        output="probabilities",
+        decision="argmax",
+        threshold=None,
+        scores=(*point.validation, *point.test),
+        params=result.params,
+        macs=point.macs,
+        data=fingerprint(data),
+        strategy=trial.strategy,
+        seed=trial.seed,
+        weights_sha256=result.weights_sha256,
+        weights_note=result.weights_note,
+        versions=_versions(),
+        opset=0,
+        ir_version=0,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        intended_use=INTENDED_USE,
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
+    return {"ttl-deploy": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _check_images(run: RunFolder, data: Manifest) -> NDArray[np.uint8]:
+    """Return validation images `(n, S, S, 3)` spread evenly over the split."""
+    positions = np.array(data.of_split("val"))
+    spread = np.unique(np.linspace(0, len(positions) - 1, min(CHECK_IMAGES, len(positions))).astype(int))
+    return open_cache(data, run.settings().decode).pixels(positions[spread])
+
+
+def _references(run: RunFolder, key: str, data: Manifest) -> tuple[list[str], NDArray[np.float32]]:
+    """Return content hashes and the trained model's probabilities of every held-out image it was scored on."""
+    splits: list[Split] = ["val"]
+    if (run.trial(key) / "predictions_test.npz").exists():
+        splits.append("test")
+    hashes = [data.samples[position].sha256 for split in splits for position in data.of_split(split)]
+    return hashes, np.concatenate([findings.read_probabilities(run, key, split) for split in splits])
