@@ -1,0 +1,70 @@
+"""How numbers are written for readers: three digits, prefixes, intervals in brackets."""
+
+from ttl_deploy.records.scores import PairedDifference, Score
+
+MINUS = "−"
+
+
+def format_score(score: Score) -> str:
+    """Write a score as `0.962 [0.941, 0.978]`, or what is missing: the interval, or the score itself."""
+    if score.value is None:
+        return "undefined"
+    if score.low is None or score.high is None:
+        return f"{score.value:.3f} [no interval]"
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+
+
+def format_difference(difference: PairedDifference | None) -> str:
+    """Write a paired difference as `−0.006 [−0.014, +0.002]`; the best cut itself has none."""
+    if difference is None:
+        return "best"
+    value, low, high = (format_signed(one) for one in (difference.value, difference.low, difference.high))
+    return f"{value} [{low}, {high}]"
+
+
+def format_signed(value: float) -> str:
+    """Write a difference of scores with its sign; what rounds to zero has none."""
+    text = f"{value:+.3f}"
+    return "0.000" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def format_quantity(value: float, unit: str = "") -> str:
+    """Write a count with the prefix k, M or G: `23.5 M`, or with a unit `1.82 GMACs`."""
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if round_digits(value) >= size:
+            return f"{_digits(value / size)} {prefix}{unit}"
+    return f"{_digits(value)} {unit}".rstrip()
+
+
+def format_latency(seconds: float | None) -> str:
+    """Write a latency in milliseconds, as `5.12 ms`."""
+    return "not measured" if seconds is None else f"{_digits(1e3 * seconds)} ms"
+
+
+def format_duration(seconds: float) -> str:
+    """Write how long something took, as `48 s`, `3 min 20 s` or `1 h 12 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_bytes(size: float) -> str:
+    """Write a file size in megabytes of 10^6 bytes, as `14.2 MB`."""
+    return f"{_digits(size / 1e6)} MB"
+
+
+def format_share(share: float) -> str:
+    """Write a share of the full network, as `34 %`."""
+    return f"{_digits(100 * share)} %"
+
+
+def round_digits(value: float) -> float:
+    """Round to three significant digits."""
+    return float(f"{value:.3g}")
+
+
+def _digits(value: float) -> str:
+    return f"{round_digits(value):g}" if value < 1e5 else f"{value:.0f}"

@@ -1,0 +1,101 @@
+"""`report.html`: the run's story as one file that opens offline and loads nothing."""
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ttl_deploy.files import publish_text
+from ttl_deploy.plugins import import_part
+from ttl_deploy.records.scores import METRICS
+from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy.report import numbers
+from ttl_deploy.report.listing import AXIS_WORDS, auroc_of
+from ttl_deploy.report.plots import draw_curves, draw_front
+from ttl_deploy.report.story import RunStory
+
+_FILTERS = {
+    "score": numbers.format_score,
+    "difference": numbers.format_difference,
+    "quantity": numbers.format_quantity,
+    "latency": numbers.format_latency,
+    "duration": numbers.format_duration,
+    "megabytes": numbers.format_bytes,
+    "share": numbers.format_share,
+    "auroc": auroc_of,
+}
+
+
+def write_page(path: Path, story: RunStory) -> None:
+    """Publish the report; raises `MissingExtraError` where plotly is not installed."""
+    publish_text(path, render_page(story))
+
+
+def render_page(story: RunStory) -> str:
+    """Render the report as HTML text; what `write_page` says holds.
+
+    Scripts are allowed by their hashes alone, so markup that slipped into the page could not run.
+    """
+    environment = _environment()
+    scripts = (_plotly_script(), _template_text(environment, "report.js"))
+    return environment.get_template("report.html.jinja").render(
+        story=story,
+        metrics=METRICS,
+        axis_words=AXIS_WORDS,
+        settings=flatten_settings(story.settings),
+        front_plot=None if story.front is None else draw_front(story, story.front),
+        curves_plot=draw_curves(story),
+        style=Markup(_template_text(environment, "report.css")),
+        scripts=[Markup(script) for script in scripts],
+        script_hashes=Markup(" ".join(_csp_hash(script) for script in scripts)),
+    )
+
+
+def flatten_settings(settings: SearchSettings) -> dict[str, str]:
+    """Return the settings as `name` or `group.name` to text, in their order."""
+    flat: dict[str, str] = {}
+    for name, value in msgspec.to_builtins(settings).items():
+        _flatten(name, value, flat)
+    return flat
+
+
+def _flatten(name: str, value: Any, flat: dict[str, str]) -> None:
+    if isinstance(value, dict):
+        for inner, content in value.items():
+            _flatten(f"{name}.{inner}", content, flat)
+    elif isinstance(value, list | tuple):
+        flat[name] = ", ".join(str(one) for one in value)
+    else:
+        flat[name] = "none" if value is None else str(value)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ttl_deploy.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(_FILTERS)
+    return environment
+
+
+def _template_text(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _plotly_script() -> str:
+    offline = import_part("plotly.offline", need="the report's plots")
+    # The HTML parser turns CR LF into LF before the hash is taken.
+    script: str = offline.get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    return script
+
+
+def _csp_hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

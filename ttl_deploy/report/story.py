@@ -1,0 +1,64 @@
+"""Everything a run has to tell, gathered; the tables and the page are written from it alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
+from ttl_deploy.records.data import DataFingerprint, DataWarning
+from ttl_deploy.records.scores import Choice, Front
+from ttl_deploy.records.trials import (
+    CutProfile,
+    EpochRecord,
+    Profile,
+    SearchSettings,
+    TestOpening,
+    TrialFailure,
+    TrialResult,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportStory:
+    """One exported artifact, with its verification and benchmarks as far as they were made."""
+
+    manifest: ArtifactManifest
+    verification: VerifyReport | None = None
+    benchmarks: tuple[BenchReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStory:
+    """A run as the report tells it.
+
+    `front` is None as long as no trial has finished. `curves` holds each trial's epochs under its
+    key. `command` is what was typed, `versions` the software it ran with.
+    """
+
+    name: str
+    settings: SearchSettings
+    fingerprint: DataFingerprint
+    warnings: tuple[DataWarning, ...]
+    profile: Profile | None
+    front: Front | None
+    choice: Choice | None
+    trials: tuple[TrialResult | TrialFailure, ...]
+    curves: Mapping[str, tuple[EpochRecord, ...]]
+    exports: tuple[ExportStory, ...] = ()
+    openings: tuple[TestOpening, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str
+
+    @property
+    def results(self) -> tuple[TrialResult, ...]:
+        """The trials that finished."""
+        return tuple(trial for trial in self.trials if isinstance(trial, TrialResult))
+
+    @property
+    def failures(self) -> tuple[TrialFailure, ...]:
+        """The trials that did not."""
+        return tuple(trial for trial in self.trials if isinstance(trial, TrialFailure))
+
+    def cost(self, cut: str) -> CutProfile | None:
+        """Return what a cut costs, or None where it was not profiled."""
+        cuts = () if self.profile is None else self.profile.cuts
+        return next((cost for cost in cuts if cost.cut == cut), None)

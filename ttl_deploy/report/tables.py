@@ -1,0 +1,172 @@
+"""`results.csv` (one row per trial) and `front.csv` (one row per cut), for spreadsheets and scripts.
+
+Units stand in the column names. Text that a spreadsheet would run as a formula is defused.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ttl_deploy.files import publish_text
+from ttl_deploy.records.data import Split
+from ttl_deploy.records.scores import METRICS, Front, FrontPoint, PairedDifference, Score
+from ttl_deploy.records.trials import CutProfile, TrialFailure, TrialResult
+from ttl_deploy.report.story import RunStory
+
+Cell = str | int | float | None
+RESULT_COLUMNS = (
+    "key",
+    "cut",
+    "strategy",
+    "seed",
+    "status",
+    "best_epoch",
+    "epochs_run",
+    "val_auroc",
+    "params",
+    "params_share",
+    "macs",
+    "macs_share",
+    "gmacs",
+    "layers",
+    "latency_p50_ms",
+    "seconds",
+    "precision",
+    "device",
+    "weights_sha256",
+    "weights_note",
+    "failure",
+    "reason",
+)
+_SCORED: tuple[Split, ...] = ("val", "test")
+FRONT_COLUMNS = (
+    "cut",
+    "best",
+    "reference",
+    "on_front",
+    "params",
+    "params_share",
+    "macs",
+    "macs_share",
+    "gmacs",
+    "layers",
+    "latency_s",
+    "latency_noise_s",
+    "seeds",
+    "val_auroc_seed_min",
+    "val_auroc_seed_max",
+    "to_best",
+    "to_best_low",
+    "to_best_high",
+    *(
+        f"{split}_{metric}{end}"
+        for split in _SCORED
+        for metric in METRICS
+        for end in ("", "_low", "_high", "_images", "_patients")
+    ),
+    "level",
+    "target",
+)
+
+
+def write_results_csv(path: Path, story: RunStory) -> None:
+    """Publish one row per trial, finished or failed; empty cells are unknown, never 0."""
+    rows = [{**_cost_cells(story.cost(trial.cut)), **_trial_cells(trial)} for trial in story.trials]
+    _publish(path, RESULT_COLUMNS, rows)
+
+
+def write_front_csv(path: Path, front: Front) -> None:
+    """Publish one row per trained cut, shallow to deep, with every score and its interval."""
+    _publish(path, FRONT_COLUMNS, [_front_cells(front, point) for point in front.points])
+
+
+def defuse(cell: Cell) -> Cell:
+    """Put an apostrophe before text that a spreadsheet would take for a formula; numbers stay numbers."""
+    if isinstance(cell, str) and cell.lstrip(" \t\r\n").startswith(("=", "+", "-", "@")):
+        return f"'{cell}"
+    return cell
+
+
+def _publish(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, Cell]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: defuse(cell) for name, cell in row.items()} for row in rows)
+    publish_text(path, text.getvalue())
+
+
+def _trial_cells(trial: TrialResult | TrialFailure) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {"key": trial.key, "cut": trial.cut, "strategy": trial.strategy, "seed": trial.seed}
+    if isinstance(trial, TrialFailure):
+        return {**cells, "status": "failed", "failure": trial.kind, "reason": trial.reason}
+    return {
+        **cells,
+        "status": "finished",
+        "best_epoch": trial.best_epoch,
+        "epochs_run": trial.epochs_run,
+        "val_auroc": trial.val_auroc,
+        "params": trial.params,
+        "seconds": trial.seconds,
+        "precision": trial.precision,
+        "device": trial.device,
+        "weights_sha256": trial.weights_sha256,
+        "weights_note": trial.weights_note,
+    }
+
+
+def _cost_cells(cost: CutProfile | None) -> dict[str, Cell]:
+    if cost is None:
+        return {}
+    return {
+        "params": cost.params,
+        "params_share": cost.params_share,
+        "macs": cost.macs,
+        "macs_share": cost.macs_share,
+        "gmacs": cost.macs / 1e9,
+        "layers": cost.layers,
+        "latency_p50_ms": None if cost.latency_s is None else 1e3 * cost.latency_s,
+    }
+
+
+def _front_cells(front: Front, point: FrontPoint) -> dict[str, Cell]:
+    of_seeds = [value for value in point.seed_values if value is not None]
+    cells: dict[str, Cell] = {
+        "cut": point.cut,
+        "best": "yes" if point.cut == front.best else "no",
+        "reference": "yes" if point.cut == front.reference else "no",
+        "on_front": " ".join(point.on_front),
+        "params": point.params,
+        "params_share": point.params_share,
+        "macs": point.macs,
+        "macs_share": point.macs_share,
+        "gmacs": point.macs / 1e9,
+        "layers": point.layers,
+        "latency_s": point.latency_s,
+        "latency_noise_s": point.latency_noise_s,
+        "seeds": " ".join(str(seed) for seed in point.seeds),
+        "val_auroc_seed_min": min(of_seeds, default=None),
+        "val_auroc_seed_max": max(of_seeds, default=None),
+        "target": front.target,
+    }
+    for score in (*point.validation, *point.test):
+        cells.update(_score_cells(score))
+    return {**cells, **_difference_cells(point.to_best)}
+
+
+def _score_cells(score: Score) -> dict[str, Cell]:
+    name = f"{score.split}_{score.metric}"
+    return {
+        name: score.value,
+        f"{name}_low": score.low,
+        f"{name}_high": score.high,
+        f"{name}_images": score.images,
+        f"{name}_patients": score.patients,
+        "level": score.level,
+    }
+
+
+def _difference_cells(difference: PairedDifference | None) -> dict[str, Cell]:
+    if difference is None:
+        return {}
+    return {"to_best": difference.value, "to_best_low": difference.low, "to_best_high": difference.high}
