@@ -5,9 +5,12 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ttl_deploy import plugins
+from ttl_deploy.errors import TargetUnavailableError
 from ttl_deploy.records.artifacts import Machine
 
 _PACKAGES = ("ttl-deploy", "numpy", "onnxruntime")
+_OPTIONAL_PACKAGES = ("torch", "torchvision", "onnx", "openvino", "tensorrt", "tensorrt-rtx", "pydicom", "ray")
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -26,6 +29,24 @@ def describe_machine(*, load_before: float, load_after: float) -> Machine:
     )
 
 
+def examine() -> dict[str, dict[str, str]]:
+    """Tell what this machine can do: the machine itself, installed packages, and which targets can run."""
+    load = current_load()
+    machine = describe_machine(load_before=load, load_after=load)
+    return {
+        "machine": {
+            "host": machine.host,
+            "system": machine.system,
+            "processor": machine.processor,
+            "cores": str(machine.cores),
+            "memory": f"{machine.memory_bytes / 1e9:.1f} GB",
+            "governor": machine.governor,
+        },
+        "packages": installed_versions(_PACKAGES + _OPTIONAL_PACKAGES),
+        "targets": {name: _readiness(name) for name in plugins.names("targets")},
+    }
+
+
 def usable_cores() -> int:
     """Count the cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
@@ -38,15 +59,23 @@ def current_load() -> float:
     return os.getloadavg()[0]
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages a measurement depends on."""
+def installed_versions(packages: tuple[str, ...] = _PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of packages, by default those a measurement depends on."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _readiness(target: str) -> str:
+    try:
+        plugins.load("targets", target)
+    except TargetUnavailableError as error:
+        return str(error)
+    return "ready"
 
 
 def _processor() -> str:

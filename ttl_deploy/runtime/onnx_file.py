@@ -15,6 +15,7 @@ from ttl_deploy.errors import ArtifactError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_NODES = 100_000
+_MAX_DEPTH = 16
 _DOMAINS = frozenset({"", "ai.onnx"})
 _TENSOR_TYPES = {1: "fp32", 10: "fp16", 11: "fp64", 16: "bf16", 2: "int8", 3: "int8"}
 
@@ -39,7 +40,7 @@ def read_onnx_facts(path: Path) -> OnnxFacts:
     """Read a model file's facts; raises `ArtifactError` where it is no ONNX file we would open.
 
     Refused: damage that shows in the structure, external data, operators of other domains,
-    functions, and more than 100,000 nodes.
+    functions, deeply nested graphs, and more than 100,000 nodes.
     """
     try:
         with open(path, "rb") as file:
@@ -84,12 +85,14 @@ def _opset(view: memoryview, path: Path) -> int:
     return version
 
 
-def _read_graph(view: memoryview, path: Path, weights: "Counter[str]") -> int:
+def _read_graph(view: memoryview, path: Path, weights: "Counter[str]", depth: int = 0) -> int:
     """Count a graph's nodes, its subgraphs' too, and add up its weights."""
+    if depth > _MAX_DEPTH:
+        raise ArtifactError(f"{path} nests graphs more than {_MAX_DEPTH} deep: not a classifier of ours")
     nodes = 0
     for number, value in _fields(view):
         if number == 1:  # node
-            nodes += 1 + _read_node(_message(value), path, weights)
+            nodes += 1 + _read_node(_message(value), path, weights, depth)
         elif number == 5:  # initializer
             _read_tensor(_message(value), path, weights)
         elif number == 15:  # sparse_initializer
@@ -99,7 +102,7 @@ def _read_graph(view: memoryview, path: Path, weights: "Counter[str]") -> int:
     return nodes
 
 
-def _read_node(view: memoryview, path: Path, weights: "Counter[str]") -> int:
+def _read_node(view: memoryview, path: Path, weights: "Counter[str]", depth: int) -> int:
     nodes = 0
     for number, value in _fields(view):
         if number == 7:  # domain
@@ -109,7 +112,7 @@ def _read_node(view: memoryview, path: Path, weights: "Counter[str]") -> int:
                 if part in (5, 10):  # t, tensors
                     _read_tensor(_message(content), path, weights)
                 elif part in (6, 11):  # g, graphs
-                    nodes += _read_graph(_message(content), path, weights)
+                    nodes += _read_graph(_message(content), path, weights, depth + 1)
     return nodes
 
 
