@@ -1,59 +1,19 @@
-"""Where a backbone can be cut, found in its fx graph without any code per network.
+"""A backbone's cuts as records: names, feature shapes, and what a truncated model costs."""
 
-A cut is a place where everything computed later depends on one tensor, or on the parts of one
-concatenation. Of neighbours with no convolution between them one stays: see `_choose`.
-"""
-
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import fx, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.cost import count_params
-from ttl_deploy.models.graph import Measured, Symbolic, collect_ancestors, measure_backbone
+from ttl_deploy.models.graph import Measured, measure_backbone
 from ttl_deploy.models.heads import Head
+from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.records.models import FULL, Cut, Pool
 
 ALL = "all"
 STAGES = "stages"
-
-_CONVOLUTIONS = (nn.Conv2d, nn.Linear)
-_NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
-_ACTIVATIONS = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Softmax),
-)
-_ACTIVATION_FUNCTIONS = frozenset({F.relu, F.relu6, F.gelu, F.silu, F.hardswish, torch.relu, torch.sigmoid, torch.tanh})
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-_GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_DROPOUTS = (nn.Dropout, nn.Dropout2d)
-
-_Chosen = tuple[fx.Node, tuple[fx.Node, ...], str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A cut before its head is known: the node whose value the trunk returns, and the trunk's cost.
-
-    `parts` are the tensors of the concatenation `node`, or `node` alone. `targets` are the layers
-    and single parameters of the trunk. For `full`, `node` is the classification layer's input.
-    """
-
-    name: str
-    node: fx.Node
-    parts: tuple[fx.Node, ...]
-    targets: frozenset[str]
-    features: tuple[int, int, int]
-    normalised: bool
-    params: int
-    macs: int
-    layers: int
 
 
 def list_cuts(backbone: str, *, image_size: int, classes: int, pool: Pool = "avg") -> tuple[Cut, ...]:
@@ -114,175 +74,12 @@ def _is_inside(cut: Cut, module: str) -> bool:
     return any(path == module or path.startswith(f"{module}.") for path in (cut.name, cut.nodes[-1]))
 
 
-@lru_cache(maxsize=8)
-def find_places(backbone: str, image_size: int) -> tuple[Place, ...]:
-    """Find a backbone's cuts, shallow to deep, and what each trunk costs for images of this size."""
-    measured = measure_backbone(backbone, image_size)
-    symbolic = measured.symbolic
-    classifier = find_classifier(symbolic)
-    nodes = _choose_nodes(measured, classifier)
-    chosen: list[_Chosen] = [(node, parts, _name(symbolic, node, parts)) for node, parts in nodes]
-    features = classifier.all_input_nodes[0]
-    chosen.append((features, (features,), FULL))
-    return tuple(_measure_places(measured, chosen))
-
-
-def find_classifier(symbolic: Symbolic) -> fx.Node:
-    """Return the node of the classification layer: the last linear layer or convolution."""
-    layers = [node for node in symbolic.graph.nodes if isinstance(symbolic.module(node), _CONVOLUTIONS)]
-    return layers[-1]
-
-
-def _choose_nodes(measured: Measured, classifier: fx.Node) -> list[tuple[fx.Node, tuple[fx.Node, ...]]]:
-    symbolic = measured.symbolic
-    bottlenecks = _find_bottlenecks(measured)
-    convolutions = 0
-    numbered: list[tuple[int, fx.Node]] = []  # with how many convolutions ran before
-    for node in symbolic.graph.nodes:
-        layer = symbolic.module(node)
-        convolutions += isinstance(layer, _CONVOLUTIONS)
-        if node is classifier or (node in bottlenecks and _ends_features(measured, node)):
-            break
-        is_map = len(measured.shapes.get(node, ())) == 4 and not isinstance(layer, _DROPOUTS)
-        if node in bottlenecks and is_map and convolutions:
-            numbered.append((convolutions, node))
-    runs = ([node for _, node in run] for _, run in groupby(numbered, key=lambda item: item[0]))
-    return [(node, bottlenecks[node]) for node in (_choose(symbolic, run) for run in runs)]
-
-
-def _find_bottlenecks(measured: Measured) -> dict[fx.Node, tuple[fx.Node, ...]]:
-    """Find the nodes on which, alone or through their parts, everything computed later depends.
-
-    One pass in execution order, with the set of values that are still needed later ("live").
-    """
-    order = {node: position for position, node in enumerate(measured.symbolic.graph.nodes)}
-    last_use = {node: max((order[user] for user in node.users), default=-1) for node in order}
-    found: dict[fx.Node, tuple[fx.Node, ...]] = {}
-    live: set[fx.Node] = set()
-    for node, position in order.items():
-        parts = _concatenated(node)
-        if len(parts) > 1 and live == set(parts):
-            found[node] = parts
-        live = {earlier for earlier in live if last_use[earlier] > position}
-        if node in measured.activations and last_use[node] > position:
-            live.add(node)
-        if live == {node}:
-            found[node] = (node,)
-    return found
-
-
-def _concatenated(node: fx.Node) -> tuple[fx.Node, ...]:
-    """Return what a node joins along the channels, in execution order of the arguments; empty for other nodes."""
-    if node.target is not torch.cat:
-        return ()
-    dim: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
-    return tuple(node.all_input_nodes) if dim in (1, -3) else ()
-
-
-def _ends_features(measured: Measured, node: fx.Node) -> bool:
-    """Tell whether the classifier part begins here: with a global pooling, or a flat vector per image."""
-    is_flat = node in measured.shapes and len(measured.shapes[node]) <= 2
-    return is_flat or isinstance(measured.symbolic.module(node), _GLOBAL_POOLS)
-
-
-def _choose(symbolic: Symbolic, run: list[fx.Node]) -> fx.Node:
-    """Choose one of neighbouring nodes with no convolution between them: the last that ends something.
-
-    Ends are the outputs of whole blocks (a residual block after its add and ReLU, a dense block)
-    and poolings. What follows the last of them (DenseNet's `norm5`, the BatchNorm and ReLU inside
-    its transitions, ConvNeXt's LayerNorm before a downsampling) belongs to the next convolution.
-    Without any end the last node is taken: the activation after a plain convolution.
-    """
-    ends = [node for node in run if isinstance(symbolic.module(node), _POOLS) or _ends_block(symbolic, node)]
-    return (ends or run)[-1]
-
-
-def _ends_block(symbolic: Symbolic, node: fx.Node) -> bool:
-    return any(name != node.target for name in _known_modules(symbolic, node))
-
-
-def _known_modules(symbolic: Symbolic, node: fx.Node) -> list[str]:
-    """Return the modules whose output a node is, innermost first, without plain containers."""
-    plain = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-    names = symbolic.outputs_of.get(node, ())
-    return [name for name in names if type(symbolic.model.get_submodule(name)) not in plain]
-
-
-def _name(symbolic: Symbolic, node: fx.Node, parts: tuple[fx.Node, ...]) -> str:
-    """Name a cut after the outermost block whose output it is; inside a dense block, after the last part's."""
-    for candidate in (node, parts[-1]):
-        known = _known_modules(symbolic, candidate)
-        if known:
-            return known[-1]
-    path = symbolic.paths[node]
-    return path.rpartition(".")[0] or path
-
-
-def _find_normalised(symbolic: Symbolic) -> set[fx.Node]:
-    """Find the values that need no BatchNorm and ReLU before they are pooled.
-
-    Those are outputs of normalisations and activations, and whatever pooling, adding, scaling or
-    joining makes of such values alone. So a linear bottleneck (MobileNetV2, EfficientNet), which
-    ends in a BatchNorm on purpose without activation, counts as normalised: a ReLU would lose
-    what it was built to keep. The bare convolutions that DenseNet joins and pools do not, nor does
-    ConvNeXt's residual sum.
-    """
-    found: set[fx.Node] = set()
-    for node in symbolic.graph.nodes:
-        layer = symbolic.module(node)
-        inputs = [value for value in node.all_input_nodes if value.op != "get_attr"]
-        if isinstance(layer, _CONVOLUTIONS):
-            continue
-        if isinstance(layer, _NORMS + _ACTIVATIONS) or node.target in _ACTIVATION_FUNCTIONS:
-            found.add(node)
-        elif all(value in found for value in inputs):
-            found.add(node)
-    return found
-
-
-def _measure_places(measured: Measured, chosen: list[_Chosen]) -> Iterator[Place]:
-    symbolic = measured.symbolic
-    normalised = _find_normalised(symbolic)
-    before: set[fx.Node] = set()
-    targets: set[str] = set()
-    params = macs = layers = 0
-    for node, parts, name in chosen:
-        new = collect_ancestors(node, known=before)
-        before |= new
-        added = {str(item.target) for item in new if item.op in ("call_module", "get_attr")} - targets
-        targets |= added
-        params += sum(_count_target(symbolic.model, target) for target in added)
-        macs += sum(measured.macs.get(item, 0) for item in new)
-        layers += sum(item in measured.macs for item in new)
-        shape = measured.shapes[node]
-        yield Place(
-            name=name,
-            node=node,
-            parts=parts,
-            targets=frozenset(targets),
-            features=(shape[1], shape[2], shape[3]) if len(shape) == 4 else (shape[1], 1, 1),
-            normalised=name == FULL or node in normalised,
-            params=params,
-            macs=macs,
-            layers=layers,
-        )
-
-
-def _count_target(model: nn.Module, target: str) -> int:
-    """Count the parameters of a layer, or of a single parameter that a block uses directly."""
-    parent, _, last = target.rpartition(".")
-    value = getattr(model.get_submodule(parent), last)
-    if isinstance(value, nn.Parameter):
-        return value.numel()
-    return count_params(value) if isinstance(value, nn.Module) else 0
-
-
 def _add_head(measured: Measured, place: Place, *, classes: int, pool: Pool) -> tuple[int, int, int]:
     """Return parameters, MACs and layers of a place's trunk with its head."""
     if place.name == FULL:
         classifier = find_classifier(measured.symbolic)
         layer = measured.symbolic.module(classifier)
-        assert isinstance(layer, _CONVOLUTIONS)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
         outputs = layer.weight.shape[0]
         params = count_params(layer) * classes // outputs
         macs = measured.macs[classifier] * classes // outputs
@@ -294,10 +91,14 @@ def _add_head(measured: Measured, place: Place, *, classes: int, pool: Pool) -> 
 
 
 def _find_stages(places: Sequence[Place], costs: Sequence[tuple[int, int, int]]) -> set[str]:
-    """Name the last place at each resolution.
+    """Name the last place at each resolution, in the middle of a block only where no block ends there.
 
     A place that costs exactly what `full` costs is the full network under another name (ResNet's
     `layer4.2` with average pooling): `full` stands for it.
     """
-    last = {place.features[1:]: (place.name, cost) for place, cost in zip(places[:-1], costs[:-1], strict=True)}
-    return {name for name, cost in last.values() if cost != costs[-1]}
+    last: dict[tuple[int, ...], int] = {}
+    for position, place in enumerate(places[:-1]):
+        resolution = place.features[1:]
+        if not place.inside_block or resolution not in last or places[last[resolution]].inside_block:
+            last[resolution] = position
+    return {places[position].name for position in last.values() if costs[position] != costs[-1]}

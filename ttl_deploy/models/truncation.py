@@ -1,0 +1,74 @@
+"""Build a truncated model from its description: the trunk up to the cut, and a head."""
+
+from torch import Tensor, fx, nn
+
+from ttl_deploy.errors import UnknownNameError, UsageError
+from ttl_deploy.models.backbones import build_backbone
+from ttl_deploy.models.graph import extract_graph, extract_rest, trace_backbone
+from ttl_deploy.models.heads import Head
+from ttl_deploy.models.places import Place, find_classifier, find_places
+from ttl_deploy.records.models import FULL, ModelSpec
+
+
+class TruncatedModel(nn.Module):
+    """A backbone up to a cut, and what turns its features into logits.
+
+    `trunk` keeps the backbone's own parameter names and computes bit for bit what the backbone
+    computes up to the cut. For `full`, `trunk` ends before the classification layer, and `head` is
+    the network's own remainder with that layer resized.
+    """
+
+    def __init__(self, trunk: fx.GraphModule, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn normalised images `(N, 3, H, W)` into logits `(N, classes)`."""
+        logits: Tensor = self.head(self.trunk(images))
+        return logits
+
+
+def build(spec: ModelSpec) -> TruncatedModel:
+    """Build the model that `spec` describes, in training mode, with random weights.
+
+    The backbone draws its weights first and the head last, so under one seed the trunks of all
+    cuts start from the same numbers. Raises `UnknownNameError` for the backbone or the cut.
+    """
+    place = find_place(spec)
+    if spec.classes < 2:
+        raise UsageError(f"a classifier needs at least 2 classes, not {spec.classes}")
+    backbone = build_backbone(spec.backbone)
+    symbolic = trace_backbone(spec.backbone)
+    trunk = fx.GraphModule(backbone, extract_graph(symbolic, place.node), class_name="Trunk")
+    if spec.cut == FULL:
+        return TruncatedModel(trunk, _build_own_head(backbone, place, spec))
+    head = Head(place.features, spec.classes, pool=spec.pool, dropout=spec.dropout, normalised=place.normalised)
+    return TruncatedModel(trunk, head)
+
+
+def find_place(spec: ModelSpec) -> Place:
+    """Return the place where `spec` cuts; raises `UnknownNameError`."""
+    places = {place.name: place for place in find_places(spec.backbone, spec.image_size)}
+    if spec.cut not in places:
+        raise UnknownNameError("cut", spec.cut, places)
+    return places[spec.cut]
+
+
+def _build_own_head(backbone: nn.Module, place: Place, spec: ModelSpec) -> fx.GraphModule:
+    """Build a network's own end, from the classification layer on, for `spec.classes` classes."""
+    symbolic = trace_backbone(spec.backbone)
+    path = str(find_classifier(symbolic).target)
+    backbone.set_submodule(path, _resize(backbone.get_submodule(path), spec.classes))
+    return fx.GraphModule(backbone, extract_rest(symbolic, place.node), class_name="Head")
+
+
+def _resize(layer: nn.Module, classes: int) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, classes)
+    assert isinstance(layer, nn.Conv2d)
+    resized = nn.Conv2d(layer.in_channels, classes, kernel_size=1)
+    # SqueezeNet clips its logits at zero; its own small initial weights keep them near there.
+    nn.init.normal_(resized.weight, std=0.01)
+    nn.init.zeros_(resized.bias)  # type: ignore[arg-type]
+    return resized
