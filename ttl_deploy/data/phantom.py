@@ -161,11 +161,13 @@ def _film_coordinates(size: int, rng: np.random.Generator) -> tuple[Plane, Plane
 
 def _edge(distance: Plane, width: float) -> Plane:
     """Go smoothly from 0 (negative distance) to 1."""
-    return 0.5 * (1 + np.tanh(distance / width))
+    risen: Plane = 0.5 * (1 + np.tanh(distance / width))
+    return risen
 
 
 def _bump(x: Plane, y: Plane, *, at: tuple[float, float], radius: float) -> Plane:
-    return np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * radius**2))
+    bump: Plane = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * radius**2))
+    return bump
 
 
 def _body(x: Plane, y: Plane, patient: _Patient) -> Plane:
@@ -202,7 +204,7 @@ def _heart(x: Plane, y: Plane, patient: _Patient, *, view: str, matched: bool) -
 
 
 def _spine(x: Plane, y: Plane) -> Plane:
-    vertebrae = 0.75 + 0.25 * np.tanh(3 * np.sin(2 * np.pi * y / 0.17))
+    vertebrae: Plane = 0.75 + 0.25 * np.tanh(3 * np.sin(2 * np.pi * y / 0.17))
     return 0.1 * vertebrae * _edge(0.075 - np.abs(x), 0.03)
 
 
@@ -276,8 +278,10 @@ def _band_noise(size: int, *, wavelength: float, rng: np.random.Generator) -> Pl
     """Return noise of unit variance around one wavelength, in film units, an octave wide."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]) * size / 2
     octaves = np.log2(np.maximum(frequency, 1e-9) * wavelength)
-    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * np.exp(-(octaves**2) * 2), s=(size, size))
-    return noise / noise.std()
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) * np.exp(-2 * octaves**2)
+    noise: Plane = np.fft.irfft2(spectrum, s=(size, size))
+    noise /= noise.std()
+    return noise
 
 
 def _expose(dense: Plane, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -57,23 +57,22 @@ def assign_splits(
     """Give each sample a split so that groups stay whole and every split has about its fraction of each class.
 
     Greedy: each split first gets one small group of every class it lacks, rarest class first; the
-    other groups, large ones first, go where the squared distance to the wanted class counts shrinks
-    most. `keys` (content hashes) make the result independent of the samples' order. Raises
-    `DataError` where a class has fewer groups than there are splits.
+    other groups, large ones first, go where the distance to the wanted class counts shrinks most.
+    `keys` (content hashes) make the result independent of the samples' order. Raises `DataError`
+    where a class has fewer groups than there are splits.
     """
     members = _sorted_members(groups, keys, seed=seed)
     counts = _count_classes(labels, members, classes=len(classes))
     splits = tuple(fractions)
     _require_groups(counts, splits, classes)
-    totals = counts.sum(axis=0)
-    wanted = np.array([[fractions[split]] for split in splits]) * totals
+    wanted = np.array([[fractions[split]] for split in splits]) * counts.sum(axis=0)
     chosen = _seed_classes(counts, len(splits))
     held = np.zeros_like(wanted)
     for group, split in chosen.items():
         held[split] += counts[group]
     for group in sorted(range(len(members)), key=lambda group: -int(counts[group].sum())):
         if group not in chosen:
-            chosen[group] = _neediest(held, wanted, counts[group], totals)
+            chosen[group] = _neediest(held, wanted, counts[group])
             held[chosen[group]] += counts[group]
     result: list[Split] = [splits[0]] * len(labels)
     for group, split in chosen.items():
@@ -139,11 +138,14 @@ def _seed_classes(counts: NDArray[np.int64], splits: int) -> dict[int, int]:
     return chosen
 
 
-def _neediest(
-    held: NDArray[np.float64], wanted: NDArray[np.float64], added: NDArray[np.int64], totals: NDArray[np.int64]
-) -> int:
-    before = ((held - wanted) / totals) ** 2
-    after = ((held + added - wanted) / totals) ** 2
+def _neediest(held: NDArray[np.float64], wanted: NDArray[np.float64], added: NDArray[np.int64]) -> int:
+    """Return the split whose chi-squared distance to the wanted counts shrinks most.
+
+    Dividing by `wanted` fills all splits evenly at every size of group; without it, the patients
+    with many images would all go to train.
+    """
+    before = (held - wanted) ** 2 / wanted
+    after = (held + added - wanted) ** 2 / wanted
     return int(np.argmin((after - before).sum(axis=1)))
 
 
