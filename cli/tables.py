@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, Percentile, VerifyReport
     from ttl_deploy.records.models import Cut
-    from ttl_deploy.records.scores import Choice, Front, Score
+    from ttl_deploy.records.scores import Choice, Front
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Print a table; the first column is left aligned, the others right. Wide enough not to cut a cell in a pipe."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", numeric: Sequence[bool] = ()
+) -> None:
+    """Print a table, by default with all columns but the first right aligned; a pipe gets it in full width."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -21,21 +23,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     if not console.is_terminal:
         console = Console(width=400)
     table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if number == 0 else "right", overflow="fold")
+    for column, right in zip(columns, numeric or (False, *[True] * (len(columns) - 1)), strict=True):
+        table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
 
 
 def print_front(front: "Front", choice: "Choice | None") -> None:
-    """Print the trained cuts with costs and scores; marks the chosen cut and the reference."""
-    from ttl_deploy.report.text import front_table
+    """Print the trained cuts with costs and scores; an arrow marks the choice."""
+    from ttl_deploy.report.listing import front_rows
 
-    table = front_table(front, choice)
-    print_table(table.columns, table.rows, title=table.title)
-    for note in table.notes:
-        print(note)
+    listing = front_rows(front, choice)
+    title = f"front of {len(front.points)} cuts; latency of the exported model on {front.target}, one image, one thread"
+    print_table(listing.columns, listing.rows, title=title, numeric=listing.numeric)
 
 
 def print_cuts(cuts: "Sequence[Cut]", *, backbone: str, image_size: int, classes: int) -> None:
@@ -60,6 +61,8 @@ def print_cuts(cuts: "Sequence[Cut]", *, backbone: str, image_size: int, classes
 
 def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
     """Print what was shipped."""
+    from ttl_deploy.report.numbers import format_score
+
     size = sum(entry.size_bytes for entry in manifest.files if entry.name.endswith(".onnx"))
     print(
         f"{folder / 'model.onnx'}  {size / 1e6:.2f} MB, {manifest.params:,} parameters, {manifest.macs / 1e9:.4g} GMACs"
@@ -73,6 +76,8 @@ def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
 
 def print_verification(report: "VerifyReport") -> None:
     """Print parity, and the scores of file and model side by side."""
+    from ttl_deploy.report.numbers import format_score
+
     print(f"{report.artifact} on {report.target}, split {report.split}, {report.images} images")
     if report.parity:
         parity = report.parity
@@ -118,15 +123,6 @@ def print_bench(report: "BenchReport") -> None:
 
 def _format_percentile(percentile: "Percentile") -> str:
     return "n too small" if percentile.value_s is None else f"{percentile.value_s * 1e3:.3f}"
-
-
-def format_score(score: "Score") -> str:
-    """Render a score with its interval, or why it is undefined."""
-    if score.value is None:
-        return f"undefined ({score.reason})"
-    if score.low is None or score.high is None:
-        return f"{score.value:.4f}"
-    return f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]"
 
 
 def print_doctor(found: dict[str, Any]) -> None:

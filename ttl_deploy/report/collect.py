@@ -1,0 +1,81 @@
+"""From a run folder on disk to the story that the report tells; reads as far as the run got."""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from ttl_deploy.data.manifest_files import fingerprint, load_manifest
+from ttl_deploy.errors import DataError, NoRunError
+from ttl_deploy.records import codec
+from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
+from ttl_deploy.records.scores import Choice, Front
+from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
+from ttl_deploy.report.story import ExportStory, RunStory
+from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.search import findings
+
+
+def collect(run: RunFolder) -> RunStory:
+    """Read everything a run has to tell; raises `NoRunError` where it has not come as far as its data."""
+    settings = run.settings()
+    if not (run.data / "manifest.csv").exists():
+        raise NoRunError(f"{run.path} has not come as far as reading its data: resume it with {run.command}")
+    manifest = load_manifest(run.data)
+    outcomes = findings.outcomes(run)
+    return RunStory(
+        name=run.name,
+        settings=settings,
+        fingerprint=fingerprint(manifest),
+        warnings=manifest.warnings,
+        profile=codec.load(Profile, run.profile) if run.profile.exists() else None,
+        front=_front(run),
+        choice=codec.load(Choice, run.chosen) if run.chosen.exists() else None,
+        trials=tuple(outcomes.values()),
+        curves={key: _curve(run.trial(key) / "metrics.jsonl") for key in outcomes},
+        exports=tuple(_export(run, folder) for folder in run.exports()),
+        openings=tuple(
+            codec.from_builtins(TestOpening, dict(entry.content)) for entry in run.ledger.of_event("test_opened")
+        ),
+        versions=_versions(run),
+        command=run.command.read_text(encoding="utf-8").strip(),
+    )
+
+
+def _front(run: RunFolder) -> Front | None:
+    """Return the front as it stands, or None before the first trial has finished."""
+    try:
+        return findings.read(run).front
+    except (NoRunError, DataError):
+        if run.front.exists():
+            raise
+        return None
+
+
+def _curve(path: Path) -> tuple[EpochRecord, ...]:
+    if not path.exists():
+        return ()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(codec.from_builtins(EpochRecord, json.loads(line), source=str(path)) for line in lines)
+
+
+def _export(run: RunFolder, folder: Path) -> ExportStory:
+    """Gather an artifact with the newest verification of its file, and all its benchmarks."""
+    manifest = codec.load(ArtifactManifest, folder / "manifest.json")
+    model = next(entry.sha256 for entry in manifest.files if entry.name == "model.onnx")
+    measured = sorted((run.path / "bench").glob("*/*.json"), key=lambda path: path.stat().st_mtime_ns)
+    verified = [codec.load(VerifyReport, path) for path in measured if path.name.startswith("verify-")]
+    benches = [codec.load(BenchReport, path) for path in measured if not path.name.startswith("verify-")]
+    ours = [report for report in verified if report.artifact_sha256 == model]
+    return ExportStory(
+        manifest=manifest,
+        verification=ours[-1] if ours else None,
+        benchmarks=tuple(bench for bench in benches if any(row.artifact_sha256 == model for row in bench.rows)),
+    )
+
+
+def _versions(run: RunFolder) -> dict[str, str]:
+    if not run.environment.exists():
+        return {}
+    content = msgspec.json.decode(run.environment.read_bytes())
+    return {name: str(value) for name, value in {**content.pop("decisive"), **content}.items()}
