@@ -13,11 +13,12 @@ from ttl_deploy import __version__, plugins
 from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.manifest import limit_train, prepare
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
-from ttl_deploy.errors import DataError, TtlDeployError
+from ttl_deploy.errors import DataError, TtlDeployError, WeightsError
 from ttl_deploy.evidence.choice import choose
 from ttl_deploy.files import publish_text
 from ttl_deploy.models import weights
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
+from ttl_deploy.models.weights_source import find_weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import Manifest
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
@@ -106,7 +107,7 @@ def run_study(
             for cut in cuts
             for seed in settings.seeds
         }
-        _check_weights(study, cuts, trials)
+        _check_weights(study, cuts)
         _profile(study, cuts, [trials[cut.name, settings.seeds[0]].model for cut in cuts])
         known = _train(study, cuts, trials, cache, images=_image_counts(manifest))
         front = _confirm(study, trials, known, cache, command=command, images=_image_counts(manifest))
@@ -138,12 +139,13 @@ def _trial(settings: SearchSettings, cut: Cut, seed: int, *, classes: int) -> Tr
 
 def _check_environment(study: _Study) -> None:
     """Store what else decides the result, or compare it with what the run began with."""
+    source = find_weights(study.settings.weights, study.settings.backbone)
     decisive = {
         "ttl_deploy": __version__,
         "torch": str(torch.__version__),
         "torchvision": version("torchvision"),
         "device": study.device.type,
-        "weights_sha256": weights.source_sha256(study.settings.weights),
+        "weights_sha256": source.sha256 if source else "",
     }
     run = study.run
     if run.environment.exists():
@@ -184,13 +186,15 @@ def _image_counts(manifest: Manifest) -> Mapping[str, int]:
     return {split: len(manifest.of_split(split)) for split in ("train", "val", "test")}
 
 
-def _check_weights(study: _Study, cuts: Sequence[Cut], trials: Mapping[tuple[str, int], Trial]) -> None:
+def _check_weights(study: _Study, cuts: Sequence[Cut]) -> None:
     """Refuse weights that do not cover a wanted cut; only the reference may stay uncovered, and then fails."""
-    coverage = weights.check_weights(
-        study.settings.weights, [trials[cut.name, study.settings.seeds[0]].model for cut in cuts]
-    )
-    for note in coverage:
-        study.reporter.note(note)
+    settings = study.settings
+    coverage = weights.check_weights(settings.weights, settings.backbone, cuts, image_size=settings.decode.image_size)
+    uncovered = [one for one in coverage if not one.covered]
+    if uncovered and (len(uncovered) == len(coverage) or any(one.cut != FULL for one in uncovered)):
+        raise WeightsError(uncovered[0].reason)
+    for one in uncovered:
+        study.reporter.note(f"there will be no reference to compare with: {one.reason}")
 
 
 def _profile(study: _Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> None:

@@ -91,7 +91,7 @@ def _predict_test(task: Task, run: RunFolder, device: torch.device) -> None:
     data = load_pixels(run, Path(task.cache), ("test",))["test"]
     model = truncation.build(task.trial.model)
     weights.load_weights(model, folder / WEIGHTS)
-    model = model.to(device=device, memory_format=torch.channels_last)
+    model = devices.place(model, device)
     with devices.repeatable(task.trial.train.threads):
         logits = evaluation.predict(model, data, device=device)
     predicted = evaluation.probabilities(logits)

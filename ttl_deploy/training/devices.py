@@ -4,11 +4,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from ttl_deploy.errors import UsageError
 from ttl_deploy.records.trials import Precision
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -52,6 +55,12 @@ def _has_amx() -> bool:
 def _has_depthwise(model: torch.nn.Module) -> bool:
     convolutions = (module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
     return any(module.groups > 1 and module.groups == module.in_channels for module in convolutions)
+
+
+def place(model: Model, device: torch.device) -> Model:
+    """Move a model to the device, channels last in memory: what convolutions run fastest on."""
+    moved: Model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
+    return moved
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:

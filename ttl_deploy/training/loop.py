@@ -66,9 +66,9 @@ class _Training:
         self.train, self.val = train, val
         devices.seed_epoch(trial.seed, 0)
         model = truncation.build(trial.model)
-        self.note = weights.load_pretrained(model, trial.model, trial.weights)
+        self.note = weights.load_pretrained(model, trial.model, trial.weights).text
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
-        self.model = model.to(device=device, memory_format=torch.channels_last)
+        self.model = devices.place(model, device)
         strategy = plugins.load("strategies", trial.strategy)()
         self.optimiser = torch.optim.AdamW(strategy.parameter_groups(self.model, self.settings))
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
