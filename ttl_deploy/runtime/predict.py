@@ -97,7 +97,7 @@ def write_predictions(
 
     def write(file: IO[bytes]) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text)
         writer.writerow(
             [defuse(cell) for cell in ("path", "predicted", *(f"p_{c}" for c in classes), "status", "error")]
         )

@@ -20,6 +20,7 @@ _FOREIGN_ERRORS = (
     ort_errors.NoSuchFile,
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
+    UnicodeDecodeError,  # its message quoted bytes of a damaged name
 )
 
 
@@ -71,13 +72,15 @@ class OnnxRuntimeCpu:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _LOG_ERRORS_ONLY
-        try:
-            session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except _FOREIGN_ERRORS as error:
-            raise ArtifactError(f"ONNX Runtime cannot open {model}: {error}. Export it again") from error
         precision = facts.weight_precision
         halved = precision in ("fp16", "bf16")
-        return OnnxRuntimeSession(session, model=model, precision=f"{precision} weights" if halved else precision)
+        try:
+            session = onnxruntime.InferenceSession(
+                str(model), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+            return OnnxRuntimeSession(session, model=model, precision=f"{precision} weights" if halved else precision)
+        except _FOREIGN_ERRORS as error:
+            raise ArtifactError(f"ONNX Runtime cannot open {model}: {error}. Export it again") from error
 
 
 def _input_of(session: onnxruntime.InferenceSession, model: Path) -> tuple[str, int, int]:
