@@ -96,8 +96,8 @@ def test_the_sentence_tells_cut_best_score_difference_and_cost():
 def test_the_sentence_says_when_no_cut_within_the_interval_meets_the_limits():
     sentence = choose(FRONT, "smallest-within-interval", max_latency_s=0.0015).sentence
     assert sentence.startswith(
-        "None of the cuts with at most 1.5 ms per image (1 of 5 trained) lies within the interval of the best cut best, "
-        "so tiny was taken"
+        "None of the cuts with at most 1.5 ms per image (1 of 5 trained) lies within the interval of the best cut "
+        "best, so tiny was taken"
     )
 
 

@@ -172,7 +172,12 @@ _WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": 
 
 def _cost(axis: Axis, cost: float) -> str:
     if axis == "latency_s":
-        return f"{1e3 * cost:.3g} ms per image"
+        return f"{_round(1e3 * cost)} ms per image"
     if cost >= 1e9:
-        return f"{cost / 1e9:.3g} G {_WORDS[axis]}"
-    return f"{cost / 1e6:.3g} M {_WORDS[axis]}"
+        return f"{_round(cost / 1e9)} G {_WORDS[axis]}"
+    return f"{_round(cost / 1e6)} M {_WORDS[axis]}"
+
+
+def _round(value: float) -> str:
+    """Write three significant digits, never as a power of ten below a million."""
+    return f"{float(f'{value:.3g}'):g}"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Score
+from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Score
 from ttl_deploy.report.numbers import (
     format_difference,
     format_latency,
@@ -12,6 +12,7 @@ from ttl_deploy.report.numbers import (
 )
 
 AXIS_WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": "latency"}
+METRIC_WORDS: dict[Metric, str] = {"auroc": "AUROC", "auprc": "AUPRC", "accuracy": "accuracy"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

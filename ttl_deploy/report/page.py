@@ -14,13 +14,14 @@ from ttl_deploy.plugins import import_part
 from ttl_deploy.records.scores import METRICS
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
-from ttl_deploy.report.listing import AXIS_WORDS, auroc_of
+from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
 from ttl_deploy.report.plots import draw_curves, draw_front
 from ttl_deploy.report.story import RunStory
 
 _FILTERS = {
     "score": numbers.format_score,
     "difference": numbers.format_difference,
+    "seeds": numbers.format_seeds,
     "quantity": numbers.format_quantity,
     "latency": numbers.format_latency,
     "duration": numbers.format_duration,
@@ -46,6 +47,7 @@ def render_page(story: RunStory) -> str:
         story=story,
         metrics=METRICS,
         axis_words=AXIS_WORDS,
+        metric_words=METRIC_WORDS,
         settings=flatten_settings(story.settings),
         front_plot=None if story.front is None else draw_front(story, story.front),
         curves_plot=draw_curves(story),

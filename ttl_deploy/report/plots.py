@@ -10,7 +10,7 @@ from typing import Any
 
 from ttl_deploy.records.scores import METRICS, Axis, Choice, Front, FrontPoint
 from ttl_deploy.records.trials import EpochRecord
-from ttl_deploy.report.listing import AXIS_WORDS, auroc_of
+from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
 from ttl_deploy.report.numbers import (
     format_bytes,
     format_latency,
@@ -22,7 +22,7 @@ from ttl_deploy.report.story import RunStory
 
 Plot = dict[str, Any]
 _FRONT, _OTHER, _CHOSEN, _REFERENCE = "#2f7fc1", "#8a96a3", "#d9702b", "#7a5fc0"
-_METRIC_WORDS = {"auroc": "AUROC", "auprc": "AUPRC", "accuracy": "accuracy"}
+_LEGEND_CUTS = 12
 _WIDE_RANGE = 30  # costs that differ by more than this factor are drawn on a logarithmic axis
 
 
@@ -70,11 +70,19 @@ def draw_curves(story: RunStory) -> Plot:
     colours = {cut: _colour(i, len(cuts)) for i, cut in enumerate(cuts)}
     best = {trial.key: trial.best_epoch for trial in story.results}
     order = sorted((key for key in drawn if key in cut_of), key=lambda key: (cuts.index(cut_of[key]), key))
-    traces = [_draw_curve(key, drawn[key], colour=colours[cut_of[key]], best=best.get(key)) for key in order]
+    traces = [
+        {
+            **_draw_curve(key, drawn[key], colour=colours[cut_of[key]], best=best.get(key)),
+            "name": clean_label(cut_of[key]),
+            "legendgroup": cut_of[key],
+            "showlegend": cut_of[key] not in {cut_of[earlier] for earlier in order[:i]},
+        }
+        for i, key in enumerate(order)
+    ]
     layout = _layout(x_title="epoch", y_title="validation AUROC")
     layout["xaxis"]["tickformat"] = "d"
     layout["xaxis"]["rangemode"] = "normal"
-    layout["showlegend"] = len(traces) <= 16
+    layout["showlegend"] = len(cuts) <= _LEGEND_CUTS
     return {"data": traces, "layout": layout}
 
 
@@ -148,7 +156,6 @@ def _draw_curve(key: str, curve: tuple[EpochRecord, ...], *, colour: str, best: 
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": name,
         "x": [line.epoch for line in curve],
         "y": [line.val_auroc for line in curve],
         "line": {"width": 1.8, "color": colour},
@@ -168,7 +175,7 @@ def _describe(point: FrontPoint, story: RunStory) -> str:
     lines = [
         f"<b>{clean_label(point.cut)}</b>",
         *(
-            f"{score.split} {_METRIC_WORDS[score.metric]} {format_score(score)}"
+            f"{score.split} {METRIC_WORDS[score.metric]} {format_score(score)}"
             for metric in METRICS
             for score in (*point.validation, *point.test)
             if score.metric == metric

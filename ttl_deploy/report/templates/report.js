@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const coarse = matchMedia("(pointer: coarse)").matches;
+  const narrow = matchMedia("(max-width: 40rem)").matches;
   const config = { responsive: true, displayModeBar: false };
 
   for (const figure of document.querySelectorAll("figure[data-plot]")) {
@@ -8,6 +9,7 @@
     const drawing = figure.querySelector(".plot");
     // A finger that drags means to scroll the page, not to zoom.
     if (coarse) plot.layout.dragmode = false;
+    if (narrow && figure.dataset.legend === "wide") plot.layout.showlegend = false;
     Plotly.newPlot(drawing, plot.data, plot.layout, config);
 
     const buttons = figure.querySelectorAll("button[data-axis]");
