@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttl_deploy.errors import InfeasibleError, UsageError
@@ -168,6 +168,7 @@ limits = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(fronts, limits, st.sampled_from(PICK_RULES))
 def test_the_choice_is_optimal_among_those_that_meet_the_limits(rows, given_limits, rule):
     best = max(range(len(rows)), key=lambda i: rows[i][0])

@@ -88,6 +88,7 @@ def members_of(rows):
     return costs, values, {axis: fronts._members(axis, costs, values) for axis in AXES}
 
 
+@settings(deadline=None)
 @given(costs_and_values)
 def test_exact_costs_give_the_usual_pareto_front(rows):
     costs, values, members = members_of(rows)
@@ -103,6 +104,7 @@ def test_exact_costs_give_the_usual_pareto_front(rows):
         assert members[axis] == {one.cut for one in costs} - dominated
 
 
+@settings(deadline=None)
 @given(costs_and_values)
 def test_with_noise_no_member_beats_another_and_a_member_beats_every_other_cut(rows):
     costs, values, members = members_of(rows)
@@ -120,6 +122,7 @@ def test_with_noise_no_member_beats_another_and_a_member_beats_every_other_cut(r
         assert (cut in on) == (not any(beats(measured[member], one) for member in on if member != cut))
 
 
+@settings(deadline=None)
 @given(costs_and_values)
 def test_a_cut_with_the_best_auroc_is_on_every_axis_that_was_measured(rows):
     costs, values, members = members_of(rows)
@@ -243,7 +246,7 @@ def test_the_same_input_gives_the_same_front():
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.permutations(["a", "b", "full"]))
 def test_the_order_of_the_trials_does_not_matter(order):
     predictions, validation = random_run(6)

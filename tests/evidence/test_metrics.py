@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
@@ -23,6 +23,7 @@ def softmax(logits):
     return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
+@settings(deadline=None)
 @given(cases)
 def test_binary_areas_equal_scikit_learn_with_ties_and_weights(case):
     labels, scores, weights = (np.array(column) for column in zip(*case, strict=True))
@@ -38,6 +39,7 @@ def test_binary_areas_equal_scikit_learn_with_ties_and_weights(case):
     assert metrics.average_precision(labels, scores / 6, weights) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(cases)
 def test_auroc_is_the_share_of_pairs_in_the_right_order(case):
     labels, scores, _ = (np.array(column) for column in zip(*case, strict=True))
@@ -49,6 +51,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(case):
     assert metrics.auroc(labels, scores) == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(cases)
 def test_a_weight_of_k_is_the_same_as_the_image_k_times(case):
     labels, scores, weights = (np.array(column) for column in zip(*case, strict=True))
