@@ -180,6 +180,17 @@ def test_an_export_that_was_neither_verified_nor_timed_says_so(story):
     assert "Not verified yet." in Outline(render_page(replace(story, exports=(export,)))).text
 
 
+def test_a_benchmark_shows_the_rows_of_this_artifact_only(story):
+    export = story.exports[0]
+    other = replace(export.benchmarks[0].rows[0], artifact_sha256="0" * 64, target="another-target")
+    shared = replace(export.benchmarks[0], rows=(*export.benchmarks[0].rows, other))
+    foreign = replace(shared, rows=(other,), machine=replace(shared.machine, host="another-host"))
+    both = replace(story, exports=(replace(export, benchmarks=(shared, foreign)),))
+    text = Outline(render_page(both)).text
+    assert "Benchmark on ward-pc" in text
+    assert "another" not in text
+
+
 def test_unknown_patients_are_named_as_a_weakness(story):
     unknown = replace(story, fingerprint=replace(story.fingerprint, patients_known=False))
     assert "intervals may be too narrow" in Outline(render_page(unknown)).text
