@@ -84,7 +84,7 @@ def read_bytes(path: Path) -> bytes:
     """Read an image file; raises `UnreadableImageError` where it is missing or is no regular file."""
     try:
         if path.exists() and not path.is_file():
-            raise UnreadableImageError(f"{path} is not an image but a folder or a device: give the image files themselves")
+            raise UnreadableImageError(f"{path} is not an image but a folder or a device: give the files themselves")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -104,7 +104,7 @@ def _count(manifest: Manifest, split: Split) -> SplitCount:
 def _to_csv(manifest: Manifest) -> str:
     extra = tuple(dict.fromkeys(name for sample in manifest.samples for name in sample.extra))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # with "\n" alone, Python 3.11 leaves a lone "\r" unquoted
     writer.writerow((*_COLUMNS, *(_EXTRA + name for name in extra)))
     for sample in manifest.samples:
         label = manifest.classes[sample.label]

@@ -6,8 +6,9 @@ What the three kinds are for:
   decide, so a shallow cut is enough.
 * `blob`: one to three round nodules, among small dense dots and wide haze that both classes show.
   The middle scale decides.
-* `shape`: a heart that is large for its thorax. Heart and thorax vary together and the heart's
-  shadow varies in density, paler on average where it is large, so only the relation of both decides.
+* `shape`: the heart's apex and the stomach's bubble of gas lie on opposite sides (heterotaxy). Each
+  alone looks the same in both classes and points left as often as right, so only their relation
+  across the film decides.
 
 Every kind is drawn so that the classes overlap: no classifier reaches an AUROC of 1.
 
@@ -75,6 +76,9 @@ class _Patient:
     thorax: float  # half width
     heart: float  # cardiothoracic ratio: the heart's width as a share of the thorax's
     heart_density: float
+    apex: int  # side of the heart's apex, 1 being the patient's left
+    bubble: int  # side of the stomach's gas
+    tilt: float  # how much higher the diaphragm stands on the patient's right
     rib_spacing: float
     rib_phase: float
     fat: float
@@ -113,15 +117,16 @@ def _spread(count: int, share: float, rng: np.random.Generator) -> NDArray[np.bo
 
 
 def _draw_patient(kind: PhantomKind, positive: bool, rng: np.random.Generator) -> _Patient:
-    ratio = rng.normal(0.47, 0.035)
-    if kind == "shape":
-        ratio = rng.normal(0.575 if positive else 0.455, 0.04)
+    apex = int(rng.choice((-1, 1))) if kind == "shape" else 1
     return _Patient(
         positive=positive,
         female=bool(rng.random() < 0.5),
         thorax=rng.uniform(0.6, 0.8),
-        heart=float(np.clip(ratio, 0.33, 0.72)),
+        heart=float(np.clip(rng.normal(0.47, 0.035), 0.35, 0.6)),
         heart_density=rng.uniform(0.28, 0.46),
+        apex=apex,
+        bubble=-apex if kind == "shape" and positive else apex,
+        tilt=rng.normal(0, 0.03),
         rib_spacing=rng.uniform(0.15, 0.185),
         rib_phase=rng.uniform(0, 1),
         fat=rng.uniform(0.7, 1.2),
@@ -138,7 +143,7 @@ def _draw_film(
     x, y = _film_coordinates(settings.size, rng)
     lungs = _lungs(x, y, patient)
     dense = _body(x, y, patient) - 0.62 * lungs
-    dense += _heart(x, y, patient, view=view, matched=settings.kind == "shape")
+    dense += _heart(x, y, patient, view=view) - _bubble(x, y, patient, rng)
     dense += _spine(x, y) + _bones(x, y, patient) + _vessels(lungs, x, y, rng)
     if patient.female:
         dense += _breasts(x, y, patient)
@@ -184,23 +189,29 @@ def _lungs(x: Plane, y: Plane, patient: _Patient) -> Plane:
     for side in (-1, 1):
         across = side * x / patient.thorax
         top = _edge(y + 0.78 - 1.5 * (across - 0.42) ** 2, 0.05)
-        dome = 0.46 + 0.04 * side + 0.45 * (across - 0.4) ** 2 * np.sign(across - 0.4)
+        dome = 0.46 + side * patient.tilt + 0.45 * (across - 0.4) ** 2 * np.sign(across - 0.4)
         bottom = _edge(dome - y, 0.035)
         outer = 0.99 - 0.32 * np.clip(-0.15 - y, 0, None) ** 1.4 - 0.05 * np.clip(y, 0, None)
         lungs += _edge(outer - across, 0.045) * _edge(across - 0.13, 0.035) * top * bottom
     return lungs
 
 
-def _heart(x: Plane, y: Plane, patient: _Patient, *, view: str, matched: bool) -> Plane:
-    """Draw heart and mediastinum; two thirds of the heart's width lie on the patient's left."""
-    width = 2 * patient.thorax * patient.heart * (1.06 if view == "AP" else 1.0)
-    half = width / 2
-    centre = width / 6
-    tilted = y - 0.24 - 0.25 * (x - centre)
-    heart = _edge(1 - ((x - centre) / half) ** 2 - (tilted / (0.75 * half + 0.06)) ** 2, 0.14)
+def _heart(x: Plane, y: Plane, patient: _Patient, *, view: str) -> Plane:
+    """Draw heart and mediastinum; two thirds of the heart's width lie on the side of its apex."""
+    half = patient.thorax * patient.heart * (1.06 if view == "AP" else 1.0)
+    off_centre = patient.apex * x - half / 3
+    tilted = y - 0.24 - 0.25 * off_centre
+    heart = _edge(1 - (off_centre / half) ** 2 - (tilted / (0.75 * half + 0.06)) ** 2, 0.14)
     vessels = _edge(0.105 + 0.03 * np.cos(6 * y + 1.5) - np.abs(x - 0.015), 0.035) * _edge(0.4 - y, 0.2)
-    depth = patient.heart_density * (0.35 / half if matched else 1)
-    return depth * heart + 0.2 * vessels * (1 - 0.6 * heart)
+    return patient.heart_density * heart + 0.2 * vessels * (1 - 0.6 * heart)
+
+
+def _bubble(x: Plane, y: Plane, patient: _Patient, rng: np.random.Generator) -> Plane:
+    """Draw the stomach's gas below the diaphragm; on some films there is next to none."""
+    gas = rng.uniform(0.12, 0.4) if rng.random() < 0.9 else 0.0
+    across = patient.bubble * x - rng.uniform(0.33, 0.43)
+    reach = (across / rng.uniform(0.13, 0.19)) ** 2 + ((y - rng.uniform(0.69, 0.75)) / 0.085) ** 2
+    return gas * _edge(1 - reach, 0.35)
 
 
 def _spine(x: Plane, y: Plane) -> Plane:
@@ -260,7 +271,7 @@ def _interstitium(lungs: Plane, x: Plane, y: Plane, patient: _Patient, rng: np.r
     """Draw a net of fine lines in one zone."""
     zone = np.exp(-(((x - 0.42 * patient.side) / 0.3) ** 2) - ((y - patient.zone) / 0.34) ** 2)
     net = _band_noise(x.shape[0], wavelength=0.085, rng=rng)
-    return 0.075 * patient.severity * np.abs(net) * zone * lungs
+    return 0.14 * patient.severity * np.abs(net) * zone * lungs
 
 
 def _nodules(lungs: Plane, x: Plane, y: Plane, patient: _Patient) -> Plane:
