@@ -5,6 +5,7 @@ import platform
 import re
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import ttl_deploy
 from ttl_deploy.errors import GateError
 from ttl_deploy.export import onnx_writer
 from ttl_deploy.export.onnx_writer import Deployable, export_for_timing, make_deployable, write_onnx
@@ -67,16 +69,17 @@ def test_the_metadata_come_back_through_onnx_runtime_and_through_our_reader(writ
 
 def test_the_file_tells_nothing_of_the_machine_it_was_made_on(written):
     content = written[0].read_bytes()
-    for secret in (platform.node(), getpass.getuser(), sys.prefix, "site-packages", ".py", 'File "', "stack_trace"):
+    here = str(Path(ttl_deploy.__file__).parents[1])
+    for secret in (platform.node(), getpass.getuser(), here, sys.prefix, "site-packages", ".py", 'File "'):
         assert len(secret) < 4 or secret.encode() not in content, secret
-    assert not re.search(rb"/(home|root|tmp|usr|work)/", content)
+    assert not re.search(rb"/(home|root|tmp|usr)/", content)
 
 
-def test_preprocessing_is_one_multiplication_and_one_addition_after_a_transposition_of_bytes(written):
+def test_preprocessing_is_one_multiplication_and_one_addition(written):
     graph = onnx.load(written[0]).graph
     operations = [node.op_type for node in graph.node]
-    first = operations.index("Transpose")
-    assert operations[first : first + 5] == ["Transpose", "Cast", "Mul", "Add", "Conv"]
+    first = operations.index("Cast")
+    assert operations[first : first + 5] == ["Cast", "Transpose", "Mul", "Add", "Conv"]
     assert "Div" not in operations
     assert operations.count("BatchNormalization") <= 1  # the one in front of a convolution was folded
 

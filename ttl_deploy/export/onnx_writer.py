@@ -29,6 +29,8 @@ class Deployable(nn.Module):
 
     Normalisation, `(pixel/255 − mean) / std`, is one multiplication and one addition per channel. It
     is not folded into the first convolution, whose zero padding stands for the *normalised* zero.
+    Tried in ONNX Runtime: transposing bytes instead of floats is up to a tenth slower, transposing
+    after the arithmetic ten times.
     """
 
     scale: Tensor
@@ -45,7 +47,7 @@ class Deployable(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn uint8 images `(N, H, W, 3)` into float32 probabilities `(N, classes)`."""
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W); transposed as bytes, a quarter of the work
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)  # (N, 3, H, W)
         logits = self.network(pixels * self.scale + self.shift)
         return torch.softmax(logits.to(torch.float32), dim=1)
 
