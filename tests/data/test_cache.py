@@ -133,7 +133,7 @@ def test_a_damaged_cache_is_noticed_and_built_anew(manifest, damage):
         array.unlink()
     else:
         np.save(array, np.zeros((3, 3), np.uint8))
-    with pytest.raises(StorageError, match="damaged|does not hold"):
+    with pytest.raises(StorageError, match=r"damaged|does not hold"):
         PixelCache.load(array.parent)
     np.testing.assert_array_equal(open_cache(manifest, SMALL).pixels(range(17)), expected(manifest))
 
@@ -185,7 +185,7 @@ def test_a_file_changed_after_hashing_is_noticed(folder, manifest, draw):
 def test_a_disk_without_room_is_named_before_anything_is_decoded(manifest, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     monkeypatch.setattr("ttl_deploy.data.cache.decode_all", no_decoding)
-    with pytest.raises(StorageError, match="17 MB are needed, 0 MB are free. Set TTL_DEPLOY_CACHE"):
+    with pytest.raises(StorageError, match=r"17 MB are needed, 0 MB are free\. Set TTL_DEPLOY_CACHE"):
         open_cache(manifest, SMALL)
 
 

@@ -64,7 +64,7 @@ def test_classes_are_sorted_and_of_two_the_normal_one_comes_first(labels, ordere
 
 def test_one_class_only_is_refused(make_table):
     folder = make_table([row for row in rows() if row["label"] == "cat"])
-    with pytest.raises(DataError, match="only the class 'cat'.*at least two"):
+    with pytest.raises(DataError, match=r"only the class 'cat'.*at least two"):
         prepare(str(folder))
 
 
