@@ -7,7 +7,6 @@ from torch import nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.cost import count_params
-from ttl_deploy.models.graph import Measured, measure_backbone
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.records.models import FULL, Cut, Pool
@@ -24,14 +23,13 @@ def list_cuts(backbone: str, *, image_size: int, classes: int, pool: Pool = "avg
     if classes < 2:
         raise UsageError(f"a classifier needs at least 2 classes, not {classes}")
     places = find_places(backbone, image_size)
-    measured = measure_backbone(backbone, image_size)
-    costs = [_add_head(measured, place, classes=classes, pool=pool) for place in places]
+    costs = [_add_head(place, classes=classes, pool=pool) for place in places]
     stages = _find_stages(places, costs)
     full = costs[-1]
     return tuple(
         Cut(
             name=place.name,
-            nodes=tuple(measured.symbolic.paths[part] for part in place.parts),
+            nodes=tuple(place.measured.symbolic.paths[part] for part in place.parts),
             stage=place.name in stages,
             depth=depth,
             channels=place.features[0],
@@ -74,9 +72,10 @@ def _is_inside(cut: Cut, module: str) -> bool:
     return any(path == module or path.startswith(f"{module}.") for path in (cut.name, cut.nodes[-1]))
 
 
-def _add_head(measured: Measured, place: Place, *, classes: int, pool: Pool) -> tuple[int, int, int]:
+def _add_head(place: Place, *, classes: int, pool: Pool) -> tuple[int, int, int]:
     """Return parameters, MACs and layers of a place's trunk with its head."""
     if place.name == FULL:
+        measured = place.measured
         classifier = find_classifier(measured.symbolic)
         layer = measured.symbolic.module(classifier)
         assert isinstance(layer, nn.Conv2d | nn.Linear)

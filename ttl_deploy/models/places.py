@@ -48,6 +48,7 @@ class Place:
     """A cut before its head is known: the node whose value the trunk returns, and the trunk's cost.
 
     Attributes:
+        measured: the graph that `node` and `parts` belong to.
         node: for `full`, the input of the classification layer.
         parts: the tensors of the concatenation `node`, or `node` alone.
         targets: the layers and the single parameters of the trunk.
@@ -56,6 +57,7 @@ class Place:
     """
 
     name: str
+    measured: Measured
     node: fx.Node
     parts: tuple[fx.Node, ...]
     targets: frozenset[str]
@@ -225,6 +227,7 @@ def _measure_places(measured: Measured, chosen: list[_Chosen]) -> Iterator[Place
         shape = measured.shapes[node]
         yield Place(
             name=name,
+            measured=measured,
             node=node,
             parts=parts,
             targets=frozenset(targets),

@@ -4,7 +4,7 @@ from torch import Tensor, fx, nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones import build_backbone
-from ttl_deploy.models.graph import extract_graph, extract_rest, trace_backbone
+from ttl_deploy.models.graph import extract_graph, extract_rest
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.records.models import FULL, ModelSpec
@@ -39,10 +39,9 @@ def build(spec: ModelSpec) -> TruncatedModel:
     if spec.classes < 2:
         raise UsageError(f"a classifier needs at least 2 classes, not {spec.classes}")
     backbone = build_backbone(spec.backbone)
-    symbolic = trace_backbone(spec.backbone)
-    trunk = fx.GraphModule(backbone, extract_graph(symbolic, place.node), class_name="Trunk")
+    trunk = fx.GraphModule(backbone, extract_graph(place.measured.symbolic, place.node), class_name="Trunk")
     if spec.cut == FULL:
-        return TruncatedModel(trunk, _build_own_head(backbone, place, spec))
+        return TruncatedModel(trunk, _build_own_head(backbone, place, spec.classes))
     head = Head(place.features, spec.classes, pool=spec.pool, dropout=spec.dropout, normalised=place.normalised)
     return TruncatedModel(trunk, head)
 
@@ -55,11 +54,11 @@ def find_place(spec: ModelSpec) -> Place:
     return places[spec.cut]
 
 
-def _build_own_head(backbone: nn.Module, place: Place, spec: ModelSpec) -> fx.GraphModule:
-    """Build a network's own end, from the classification layer on, for `spec.classes` classes."""
-    symbolic = trace_backbone(spec.backbone)
+def _build_own_head(backbone: nn.Module, place: Place, classes: int) -> fx.GraphModule:
+    """Build a network's own end, from the classification layer on, for another number of classes."""
+    symbolic = place.measured.symbolic
     path = str(find_classifier(symbolic).target)
-    backbone.set_submodule(path, _resize(backbone.get_submodule(path), spec.classes))
+    backbone.set_submodule(path, _resize(backbone.get_submodule(path), classes))
     return fx.GraphModule(backbone, extract_rest(symbolic, place.node), class_name="Head")
 
 

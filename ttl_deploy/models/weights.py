@@ -44,9 +44,10 @@ def load_pretrained(model: TruncatedModel, spec: ModelSpec, weights: str) -> Wei
     """Load `imagenet`, `none` or a file into the trunk of a model built from `spec`; the head stays random.
 
     The file's classification layer is not used. Layers past the cut may be missing from it; the
-    note says which. Anything else that is missing or misshapen raises `WeightsError`.
+    note says which. Anything else that is missing or misshapen raises `WeightsError`, and so do
+    weights of another network and files that cannot be read or downloaded.
     """
-    source = find_weights(weights, spec.backbone)
+    source = _read_fitting(weights, spec.backbone)
     if source is None:
         return WeightsNote(text=_RANDOM, sha256="")
     misfits = _find_misfits(source, spec.backbone, spec.image_size)
@@ -59,9 +60,9 @@ def load_pretrained(model: TruncatedModel, spec: ModelSpec, weights: str) -> Wei
 def check_weights(weights: str, backbone: str, cuts: Sequence[Cut], *, image_size: int) -> tuple[Coverage, ...]:
     """Tell for each cut whether the weights cover its trunk, without building a model.
 
-    Raises `WeightsError` where the weights cannot be read or downloaded.
+    Raises `WeightsError` where the weights cannot be read or downloaded, or are another network's.
     """
-    source = find_weights(weights, backbone)
+    source = _read_fitting(weights, backbone)
     if source is None:
         return tuple(Coverage(cut=cut.name, covered=True) for cut in cuts)
     misfits = _find_misfits(source, backbone, image_size)
@@ -115,6 +116,33 @@ def _prefixes(name: str) -> list[str]:
 
 def _is_in_trunk(name: str, place: Place) -> bool:
     return not place.targets.isdisjoint(_prefixes(name))
+
+
+def _read_fitting(weights: str, backbone: str) -> WeightsSource | None:
+    """Read weights, and refuse those of a relative whose shallow layers would happen to fit.
+
+    ResNet-101's file holds everything that ResNet-50's stages 1 to 3 ask for, but as part of
+    another network. Layers that may differ: the classifier part, and modules that only the file
+    has, such as auxiliary classifiers.
+    """
+    source = find_weights(weights, backbone)
+    if source is None:
+        return None
+    state = trace_backbone(backbone).model.state_dict()
+    classifier = str(find_classifier(trace_backbone(backbone)).target).partition(".")[0]
+    body = {name.partition(".")[0] for name in state} - {classifier}
+    foreign = [
+        name
+        for name, tensor in source.tensors.items()
+        if name.partition(".")[0] in body and (name not in state or state[name].shape != tensor.shape)
+    ]
+    if foreign:
+        shape = tuple(source.tensors[foreign[0]].shape)
+        raise WeightsError(
+            f"{source.name} does not fit {backbone}, which has no {foreign[0]} of shape {shape} "
+            f"({len(foreign)} such tensors). {_hint_network(source, backbone)}"
+        )
+    return source
 
 
 def _find_misfits(source: WeightsSource, backbone: str, image_size: int) -> dict[str, dict[str, str]]:
@@ -180,8 +208,12 @@ def _hint(source: WeightsSource, backbone: str, misfits: Mapping[str, Mapping[st
     covered = [cut for cut, misfit in misfits.items() if not misfit]
     if covered:
         return f"It covers the cuts up to {covered[-1]}: choose among those with --cuts"
+    return _hint_network(source, backbone)
+
+
+def _hint_network(source: WeightsSource, backbone: str) -> str:
     likely = guess_backbone(source)
-    if likely is not None:
+    if likely is not None and likely != backbone:
         return f"These are weights of {likely}: give --backbone {likely}, or weights of {backbone}"
     return f"Give weights of {backbone}, or --weights none"
 
