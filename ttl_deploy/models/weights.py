@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -100,13 +101,19 @@ def load_weights(model: nn.Module, path: Path) -> str:
     return sha256_bytes(content)
 
 
-def _shapes(backbone: str) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of a backbone's tensors.
+@cache
+def _state_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of everything in a backbone's state dict."""
+    return {name: tuple(tensor.shape) for name, tensor in build_meta_backbone(backbone).state_dict().items()}
+
+
+def _needed_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of the tensors that a file must hold for a whole backbone.
 
     Without BatchNorm's step counters, which old files lack and which nothing here computes with.
     """
-    state = trace_backbone(backbone).model.state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    shapes = _state_shapes(backbone)
+    return {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
 
 
 def _prefixes(name: str) -> list[str]:
@@ -128,13 +135,13 @@ def _read_fitting(weights: str, backbone: str) -> WeightsSource | None:
     source = find_weights(weights, backbone)
     if source is None:
         return None
-    state = trace_backbone(backbone).model.state_dict()
+    state = _state_shapes(backbone)
     classifier = str(find_classifier(trace_backbone(backbone)).target).partition(".")[0]
     body = {name.partition(".")[0] for name in state} - {classifier}
     foreign = [
         name
         for name, tensor in source.tensors.items()
-        if name.partition(".")[0] in body and (name not in state or state[name].shape != tensor.shape)
+        if name.partition(".")[0] in body and (name not in state or state[name] != tuple(tensor.shape))
     ]
     if foreign:
         shape = tuple(source.tensors[foreign[0]].shape)
@@ -149,7 +156,7 @@ def _find_misfits(source: WeightsSource, backbone: str, image_size: int) -> dict
     """Return, per cut, what is wrong with each tensor of its trunk that does not fit; empty where all do."""
     problems = {
         name: problem
-        for name, shape in _shapes(backbone).items()
+        for name, shape in _needed_shapes(backbone).items()
         if (problem := _find_problem(source.tensors.get(name), shape))
     }
     return {
@@ -177,7 +184,7 @@ def _copy(source: WeightsSource, trunk: nn.Module) -> None:
 
 
 def _describe(source: WeightsSource, backbone: str, place: Place) -> str:
-    own = set(_shapes(backbone))
+    own = set(_needed_shapes(backbone))
     trunk = {name for name in own if _is_in_trunk(name, place)}
     classifier = str(find_classifier(trace_backbone(backbone)).target)
     absent = [name for name in own - trunk - set(source.tensors) if classifier not in _prefixes(name)]
@@ -222,7 +229,7 @@ def guess_backbone(source: WeightsSource) -> str | None:
     """Return the backbone to which all, or nearly all, tensors of a file belong, or None."""
     likely, most = None, 0.9
     for name in _likely_family(source):
-        own = {key: tuple(tensor.shape) for key, tensor in build_meta_backbone(name).state_dict().items()}
+        own = _state_shapes(name)
         fitting = sum(own.get(key) == tuple(tensor.shape) for key, tensor in source.tensors.items())
         share = fitting / max(len(source.tensors), 1)
         if share > most:
@@ -236,8 +243,5 @@ def _likely_family(source: WeightsSource) -> list[str]:
     families: dict[str, list[str]] = {}
     for name in backbone_names():
         families.setdefault(models.get_model_builder(name).__module__, []).append(name)
-    shared = {
-        family: len(source.tensors.keys() & build_meta_backbone(names[0]).state_dict().keys())
-        for family, names in families.items()
-    }
+    shared = {family: len(source.tensors.keys() & _state_shapes(names[0]).keys()) for family, names in families.items()}
     return families[max(shared, key=lambda family: shared[family])]
