@@ -1,0 +1,76 @@
+"""The installed command, and one small finished search that tests share."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+SEARCH = shlex.split(
+    "search --backbone shufflenet_v2_x0_5 --weights none --data 'phantom:texture?patients=30&size=32&seed=1' "
+    "--image-size 32 --cuts stage2.3,stage3.7 --epochs 2 --batch-size 16 --workers 2 --profile-seconds 0.05"
+)
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
+
+
+def call(arguments: Sequence[str], *, cwd: Path, blocked: Sequence[str] = (), **environment: str) -> Done:
+    """Run the console script's function in a fresh process, with warnings as errors and some modules blocked."""
+    (point,) = entry_points(group="console_scripts", name="ttl-deploy")
+    code = (
+        "import sys\n"
+        f"for name in {list(blocked)!r}: sys.modules[name] = None\n"
+        f"sys.argv = ['ttl-deploy', *{list(map(str, arguments))!r}]\n"
+        f"from {point.module} import {point.attr} as main\nmain()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:ttl_deploy", "-c", code],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def search_arguments() -> list[str]:
+    """The command line of the finished search."""
+    return list(SEARCH)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for the whole test run."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def ttl_deploy(cache: Path, tmp_path: Path) -> Run:
+    """Run `ttl-deploy` in an empty folder; keyword arguments: `cwd`, `blocked` modules, environment variables."""
+
+    def run(*arguments: object, cwd: Path = tmp_path, blocked: Sequence[str] = (), **environment: str) -> Done:
+        return call([str(a) for a in arguments], cwd=cwd, blocked=blocked, TTL_DEPLOY_CACHE=str(cache), **environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a search and an export have run: `runs/…` below it."""
+    here = tmp_path_factory.mktemp("finished")
+    for arguments in (SEARCH, ["export"]):
+        done = call(arguments, cwd=here, TTL_DEPLOY_CACHE=str(cache))
+        assert done.returncode == 0, done.stderr
+    return here
+
+
+@pytest.fixture(scope="session")
+def run_folder(finished: Path) -> Path:
+    """The run folder of the finished search."""
+    (run,) = (finished / "runs").iterdir()
+    return run
