@@ -42,6 +42,14 @@ def test_the_exponent_of_the_generalised_mean_learns() -> None:
     assert head.pool.exponent.grad.abs() > 0
 
 
+def test_the_generalised_mean_survives_half_precision() -> None:
+    head = Head(FEATURES, 2, pool="gem")
+    dark = torch.full((1, *FEATURES), -1.0, dtype=torch.float16, requires_grad=True)
+    head.pool(dark).sum().backward()
+    assert head.pool(dark).dtype == torch.float16
+    assert torch.isfinite(head.pool.exponent.grad)
+
+
 @pytest.mark.parametrize("pool", get_args(Pool))
 def test_every_pooling_gives_logits_of_the_announced_size(pool: Pool) -> None:
     head = Head(FEATURES, 7, pool=pool, dropout=0.2, normalised=False)

@@ -1,6 +1,7 @@
 """Weights: real files load, foreign and hostile ones are refused in one clear line."""
 
 import pickle
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -270,7 +271,7 @@ def test_imagenet_weights_come_from_the_cache_and_are_checked_against_their_name
     cached.write_bytes(resnet18_file.read_bytes())
     with pytest.raises(WeightsError, match="is damaged: its SHA-256 is not the one in its name"):
         load("resnet18", "maxpool", "imagenet")
-    monkeypatch.setattr("ttl_deploy.models.weights_source._HASH_IN_NAME", __import__("re").compile("never"))
+    monkeypatch.setattr("ttl_deploy.models.weights_source._HASH_IN_NAME", re.compile("never"))
     model, note = load("resnet18", "maxpool", "imagenet")
     assert note == WeightsNote(text="resnet18-f37072fd.pth covers the trunk", sha256=sha256_file(resnet18_file))
     expected = torch.load(resnet18_file, weights_only=True)["conv1.weight"]

@@ -1,7 +1,7 @@
 """The fx graph of a backbone, and what one pass over it measures: shapes, parameters, MACs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -107,8 +107,7 @@ def collect_ancestors(node: fx.Node, known: Iterable[fx.Node] = ()) -> set[fx.No
 
 def extract_graph(symbolic: Symbolic, output: fx.Node) -> fx.Graph:
     """Copy the part of a graph that computes `output` from the image, and nothing else."""
-    needed = collect_ancestors(output)
-    return _copy_nodes(lambda node: node in needed or node.op == "placeholder", symbolic, {}, output)
+    return _copy_nodes(symbolic, collect_ancestors(output), into=fx.Graph(), copies={}, output=output)
 
 
 def extract_rest(symbolic: Symbolic, features: fx.Node) -> fx.Graph:
@@ -118,25 +117,21 @@ def extract_rest(symbolic: Symbolic, features: fx.Node) -> fx.Graph:
     """
     result = symbolic.graph.output_node().args[0]
     assert isinstance(result, fx.Node)
-    needed = collect_ancestors(result, known=collect_ancestors(features))
-    rest = fx.Graph()
-    return _copy_nodes(lambda node: node in needed, symbolic, {features: rest.placeholder("features")}, result, rest)
+    after = collect_ancestors(result, known=collect_ancestors(features))
+    graph = fx.Graph()
+    copies = {features: graph.placeholder("features")}
+    return _copy_nodes(symbolic, after, into=graph, copies=copies, output=result)
 
 
 def _copy_nodes(
-    wanted: Callable[[fx.Node], bool],
-    symbolic: Symbolic,
-    copies: dict[fx.Node, fx.Node],
-    output: fx.Node,
-    graph: fx.Graph | None = None,
+    symbolic: Symbolic, nodes: set[fx.Node], *, into: fx.Graph, copies: dict[fx.Node, fx.Node], output: fx.Node
 ) -> fx.Graph:
-    graph = fx.Graph() if graph is None else graph
     for node in symbolic.graph.nodes:
-        if wanted(node):
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(copies[output])
-    graph.lint()
-    return graph
+        if node in nodes:
+            copies[node] = into.node_copy(node, copies.__getitem__)
+    into.output(copies[output])
+    into.lint()
+    return into
 
 
 class _PathTracer(fx.Tracer):

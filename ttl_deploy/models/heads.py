@@ -69,7 +69,8 @@ class AvgMaxPool(nn.Module):
 class GemPool(nn.Module):
     """Generalised mean with a learned exponent that starts at 3 (Radenović et al. 2019, equation 3).
 
-    Values below 1e-6 count as 1e-6: it belongs behind an activation.
+    Values below 1e-6 count as 1e-6: it belongs behind an activation. Computed in single precision,
+    as powers leave the range of half precision.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,8 @@ class GemPool(nn.Module):
         self.exponent = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, features: Tensor) -> Tensor:
-        return features.clamp(min=1e-6).pow(self.exponent).mean((2, 3)).pow(1 / self.exponent)
+        powers = features.float().clamp(min=1e-6).pow(self.exponent)
+        return powers.mean((2, 3)).pow(1 / self.exponent).to(features.dtype)
 
 
 def _build_pool(pool: Pool) -> nn.Module:

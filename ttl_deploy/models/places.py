@@ -134,7 +134,7 @@ def _find_bottlenecks(measured: Measured) -> dict[fx.Node, tuple[fx.Node, ...]]:
 
 
 def _concatenated(node: fx.Node) -> tuple[fx.Node, ...]:
-    """Return what a node joins along the channels, in execution order of the arguments; empty for other nodes."""
+    """Return what a node joins along the channels, in the order of its arguments; empty for other nodes."""
     if node.target is not torch.cat:
         return ()
     dim: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)

@@ -30,7 +30,8 @@ class Cut:
     Attributes:
         name: module path a person knows, such as `layer3.3`; `full` for the whole network.
         nodes: the fx node whose output is taken, or the parts of one concatenation.
-        stage: whether it is the last cut at its resolution (what `--cuts stages` takes).
+        stage: whether it is the last cut at its resolution (what `--cuts stages` takes); not in the
+            middle of a block, and not where it would be the same network as `full`.
         depth: position among all cuts of the backbone, counted from 1.
         channels, height, width: shape of the features at the cut, for the given image size.
         normalised: False where the head must start with BatchNorm and ReLU.
