@@ -22,14 +22,14 @@ def run(
 ) -> None:
     """Measure latency and throughput in fresh processes, warm-up apart, raw samples kept.
 
-    Exit code 7 if a row is too unstable to be trusted.
+    Exit code 7 if a row is inconclusive: its rounds differ by more than a quarter.
     """
     import platform
 
     from ttl_deploy.errors import InconclusiveError, UsageError
     from ttl_deploy.records import codec
     from ttl_deploy.runtime.artifact import open_artifact
-    from ttl_deploy.runtime.bench import bench, unstable_rows, write_report
+    from ttl_deploy.runtime.bench import bench, inconclusive_rows, write_report
 
     from .progress import say, show_steps
     from .runs import artifact_path, run_of_artifact
@@ -53,7 +53,7 @@ def run(
     else:
         print_bench(report)
     say(f"raw samples: {stored}")
-    if unstable := unstable_rows(report):
+    if inconclusive := inconclusive_rows(report):
         raise InconclusiveError(
-            f"{len(unstable)} of {len(report.rows)} rows are not to be trusted: close other programs, then bench again"
+            f"{len(inconclusive)} of {len(report.rows)} rows are inconclusive: close other programs, then bench again"
         )

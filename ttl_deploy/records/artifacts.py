@@ -143,7 +143,8 @@ class BenchRow:
     """One artifact on one target at one batch size: the shipped latency, and how sure it is.
 
     `throughput` is images per second in the same single-stream mode. `precision` is what really ran.
-    `noise_s` is the spread of the rounds' medians; `verdict` is `stable`, or why it is not.
+    `noise_s` is the spread of the rounds' medians; `verdict` is `stable`, or `noisy: …` or
+    `inconclusive: …` with the reasons.
     """
 
     artifact: str

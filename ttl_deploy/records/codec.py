@@ -28,9 +28,7 @@ def from_builtins(kind: type[T], content: Any, *, source: str = "record") -> T:
     if isinstance(content, dict):
         schema = content.get("schema", SCHEMA)
         if schema != SCHEMA:
-            raise DataError(
-                f"{source} has schema {schema}, this version reads {SCHEMA}: use the version that wrote it"
-            )
+            raise DataError(f"{source} has schema {schema}, this version reads {SCHEMA}: use the version that wrote it")
         content = {key: value for key, value in content.items() if key not in ("schema", "record")}
     try:
         return msgspec.convert(content, type=kind)

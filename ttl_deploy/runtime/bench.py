@@ -23,6 +23,7 @@ from ttl_deploy.records.artifacts import BenchReport, BenchRow, Timing
 from ttl_deploy.runtime.artifact import Artifact
 from ttl_deploy.runtime.machine import current_load, describe_machine, installed_versions
 from ttl_deploy.runtime.timing import (
+    INCONCLUSIVE,
     PERCENTS,
     TimingPlan,
     coefficient_of_variation,
@@ -146,9 +147,9 @@ def profile_models(
     return tuple(_model_time(runs) if isinstance(runs, list) else runs for runs in measured)
 
 
-def unstable_rows(report: BenchReport) -> tuple[BenchRow, ...]:
+def inconclusive_rows(report: BenchReport) -> tuple[BenchRow, ...]:
     """Return the rows whose numbers the measurement itself does not trust."""
-    return tuple(row for row in report.rows if row.verdict != "stable")
+    return tuple(row for row in report.rows if row.verdict.startswith(INCONCLUSIVE))
 
 
 def write_report(report: BenchReport, folder: Path) -> Path:

@@ -1,8 +1,10 @@
 """One search from data to choice: every stage leaves its result on the disk, so the same call resumes."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -27,6 +29,7 @@ from ttl_deploy.records.trials import SearchSettings, TestOpening, Trial, TrialF
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
+from ttl_deploy.search.executors import Executor
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
 from ttl_deploy.search.policies import StudyState
@@ -62,7 +65,7 @@ class _Study:
     settings: SearchSettings
     run: RunFolder
     device: torch.device
-    workers: int
+    executor: Executor
     reporter: Reporter
 
 
@@ -85,7 +88,7 @@ def run_study(
         settings=settings,
         run=run,
         device=place,
-        workers=workers or _default_workers(place),
+        executor=plugins.load("executors", "local")(workers or _default_workers(place)),
         reporter=reporter,
     )
     cuts = _candidates(settings, classes=2)
@@ -95,7 +98,7 @@ def run_study(
         ("targets", settings.profile_target),
     ):
         plugins.load(table, name)
-    with run.owned():
+    with run.owned(), closing(study.executor):
         resumed = not run.claim(settings, command)
         _check_environment(study)
         if resumed:
@@ -152,7 +155,7 @@ def _check_environment(study: _Study) -> None:
         began = msgspec.json.decode(run.environment.read_bytes(), type=dict[str, Any])["decisive"]
         refuse_differences(run.path, differences(began, decisive))
         return
-    described = {"python": platform.python_version(), "system": platform.platform(), "workers": study.workers}
+    described = {"python": platform.python_version(), "system": platform.platform(), "cores": usable_cores()}
     publish_text(
         run.environment, msgspec.json.format(msgspec.json.encode({"decisive": decisive, **described})).decode()
     )
@@ -263,19 +266,15 @@ def _run_round(study: _Study, tasks: Sequence[Task]) -> dict[str, Outcome]:
     return {outcome.key: outcome for outcome in outcomes.values()}
 
 
-def _run_with_retries(study: _Study, tasks: Sequence[Task]) -> Any:
+def _run_with_retries(study: _Study, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome | None]]:
     """Yield position and outcome of every task; one whose process was killed goes on from its checkpoint."""
-    executor = plugins.load("executors", "local")(study.workers)
     left = dict(enumerate(tasks))
     for attempt in range(1, _ATTEMPTS + 1):
-        positions, round_tasks = list(left), list(left.values())
-        study.reporter.plan(round_tasks)
+        positions, chosen = list(left), list(left.values())
+        study.reporter.plan(chosen)
         left = {}
-        for done in executor.run(
-            round_tasks,
-            report=lambda number, progress, given=round_tasks: study.reporter.progress(given[number], progress),
-        ):
-            task, position = round_tasks[done.position], positions[done.position]
+        for done in study.executor.run(chosen, report=partial(_report, study.reporter, chosen)):
+            task, position = chosen[done.position], positions[done.position]
             if isinstance(done.outcome, TrialFailure) and done.outcome.kind == "crash" and attempt < _ATTEMPTS:
                 study.reporter.note(f"{task.trial.key}: {done.outcome.reason}; trying again from its checkpoint")
                 left[position] = task
@@ -284,6 +283,10 @@ def _run_with_retries(study: _Study, tasks: Sequence[Task]) -> Any:
             yield position, done.outcome
         if not left:
             return
+
+
+def _report(reporter: Reporter, tasks: Sequence[Task], number: int, progress: Progress) -> None:
+    reporter.progress(tasks[number], progress)
 
 
 def _record(run: RunFolder, outcome: Outcome) -> None:

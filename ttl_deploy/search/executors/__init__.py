@@ -22,3 +22,7 @@ class Executor(Protocol):
     def run(self, tasks: Sequence[Task], *, report: Callable[[int, Progress], None]) -> Iterator[Done]:
         """Yield one `Done` per task; closing the iterator stops what still runs."""
         ...
+
+    def close(self) -> None:
+        """Give back what the executor holds."""
+        ...

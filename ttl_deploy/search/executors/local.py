@@ -1,4 +1,4 @@
-"""The local executor: every task in a fresh process of this machine, a few side by side.
+"""The local executor: tasks in a few processes of this machine, side by side.
 
 A crash, a native one too, ends its own task only. On small machines one-thread processes side by
 side are far faster than one process with several threads, whose barriers collapse under any load.
@@ -29,17 +29,21 @@ _LOG = "worker.log"
 
 @dataclass(slots=True)
 class _Worker:
-    position: int
-    task: Task
     process: BaseProcess
-    messages: Connection
+    channel: Connection
+    position: int = -1
+    task: Task | None = None
 
 
 class LocalExecutor:
-    """Runs up to `workers` tasks side by side, each in its own spawned process."""
+    """Runs up to `workers` tasks side by side, each process taking one task after the other.
+
+    A process that crashes takes its own task with it, and is replaced.
+    """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self._idle: list[_Worker] = []
 
     def run(self, tasks: Sequence[Task], *, report: Callable[[int, Progress], None]) -> Iterator[Done]:
         """Start the tasks in order as places become free; yield outcomes as they come."""
@@ -48,56 +52,72 @@ class LocalExecutor:
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
-                    running.append(_start(*waiting.pop(0)))
+                    running.append(self._assign(*waiting.pop(0)))
                 for worker in _ready(running):
-                    done = _receive(worker, report)
+                    done = self._receive(worker, report)
                     if done is not None:
                         running.remove(worker)
                         yield done
         finally:
-            for worker in running:
-                worker.process.terminate()
-            for worker in running:
-                worker.process.join()
+            _stop(running)
+
+    def close(self) -> None:
+        """End the idle processes."""
+        _stop(self._idle)
+        self._idle = []
+
+    def _assign(self, position: int, task: Task) -> _Worker:
+        make_folder(log_path(task).parent)
+        worker = self._idle.pop() if self._idle else _start()
+        worker.position, worker.task = position, task
+        worker.channel.send(task)
+        return worker
+
+    def _receive(self, worker: _Worker, report: Callable[[int, Progress], None]) -> Done | None:
+        """Take one message; returns the end of the task when it is that. Errors the user must mend are raised."""
+        try:
+            message = worker.channel.recv()
+        except (EOFError, ConnectionResetError):
+            worker.process.join()
+            return Done(worker.position, _crash(worker))
+        if isinstance(message, Progress):
+            report(worker.position, message)
+            return None
+        self._idle.append(worker)
+        if isinstance(message, TtlDeployError):
+            raise message
+        return Done(worker.position, message)
 
 
-def _start(position: int, task: Task) -> _Worker:
+def _start() -> _Worker:
     spawn = multiprocessing.get_context("spawn")
-    receiver, sender = spawn.Pipe(duplex=False)
-    make_folder(log_path(task).parent)
-    process = spawn.Process(target=_work, args=(task, sender, os.getpid()), name=f"{task.kind} {task.trial.key}")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(theirs, os.getpid()), name="trainer")
     process.start()
-    sender.close()
-    return _Worker(position, task, process, receiver)
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _stop(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join()
+        worker.channel.close()
 
 
 def _ready(running: list[_Worker]) -> list[_Worker]:
     """Wait until some worker has something to say, or has ended."""
-    ready = wait([worker.messages for worker in running])
-    return [worker for worker in running if worker.messages in ready]
-
-
-def _receive(worker: _Worker, report: Callable[[int, Progress], None]) -> Done | None:
-    """Take one message; returns the end of the task when it is that. Errors the user must mend are raised."""
-    try:
-        message = worker.messages.recv()
-    except EOFError:
-        worker.process.join()
-        return Done(worker.position, _crash(worker))
-    if isinstance(message, Progress):
-        report(worker.position, message)
-        return None
-    worker.process.join()
-    if isinstance(message, TtlDeployError):
-        raise message
-    return Done(worker.position, message)
+    ready = wait([worker.channel for worker in running])
+    return [worker for worker in running if worker.channel in ready]
 
 
 def _crash(worker: _Worker) -> Outcome:
-    code = worker.process.exitcode or 0
+    assert worker.task is not None
+    code, log = worker.process.exitcode or 0, log_path(worker.task)
     how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-    last = log_path(worker.task).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    reason = f"the worker ended with {how}{': ' + last[0] if last else ''} (see {log_path(worker.task)})"
+    printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    reason = f"the worker ended with {how}{': ' + printed[-1] if printed else ''} (see {log})"
     return failure(worker.task.trial, TrialError("crash" if code < 0 else "error", reason))
 
 
@@ -106,14 +126,31 @@ def log_path(task: Task) -> Path:
     return RunFolder(Path(task.run)).trial(task.trial.key) / _LOG
 
 
-def _work(task: Task, messages: Connection, parent_pid: int) -> None:
-    """The worker process: do the task, send throttled progress, then the outcome."""
+def _serve(channel: Connection, parent_pid: int) -> None:
+    """The worker process: do one task after the other, as long as there is someone to work for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent(parent_pid)
-    with open(log_path(task), "a", encoding="utf-8") as log:
+    while True:
+        try:
+            task: Task = channel.recv()
+        except EOFError:
+            return
+        _redirect_output(log_path(task))
+        channel.send(_outcome(task, channel))
+
+
+def _redirect_output(path: Path) -> None:
+    """Send what this process prints, from native code too, to the log of its task."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(path, "a", encoding="utf-8") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
+
+
+def _outcome(task: Task, channel: Connection) -> Outcome | TtlDeployError | None:
+    """Do one task with throttled progress; an error the user must mend is an outcome too."""
     sent_s = 0.0
 
     def report(progress: Progress) -> None:
@@ -121,11 +158,9 @@ def _work(task: Task, messages: Connection, parent_pid: int) -> None:
         now = time.monotonic()
         if progress.finished or now - sent_s >= _REPORT_EVERY_S:
             sent_s = now
-            messages.send(progress)
+            channel.send(progress)
 
     try:
-        outcome: Outcome | TtlDeployError | None = execute(task, report)
+        return execute(task, report)
     except TtlDeployError as error:
-        outcome = error
-    messages.send(outcome)
-    messages.close()
+        return error
