@@ -41,6 +41,7 @@ TORCH_FREE = (
     "runtime",
     "report",
 )
+HEAVY = ("torch", "torchvision", "sklearn", "scipy", "plotly", "onnx", "safetensors")
 
 
 def room_of(path: Path) -> str:
@@ -91,7 +92,7 @@ def test_the_target_wing_loads_with_torch_blocked() -> None:
     ]
     code = (
         "import sys\n"
-        "for name in ('torch', 'torchvision', 'sklearn', 'scipy', 'plotly', 'onnx', 'safetensors'): sys.modules[name] = None\n"
+        f"for name in {HEAVY!r}: sys.modules[name] = None\n"
         f"import importlib\nfor name in {modules!r}: importlib.import_module(name)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)

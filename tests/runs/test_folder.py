@@ -74,7 +74,8 @@ def test_a_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
 
 def test_a_second_process_is_told_who_owns_the_run(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path\nfrom ttl_deploy.errors import RunBusyError\nfrom ttl_deploy.runs.folder import RunFolder\n"
+        "from pathlib import Path\nfrom ttl_deploy.errors import RunBusyError\n"
+        "from ttl_deploy.runs.folder import RunFolder\n"
         f"try:\n    RunFolder(Path({str(tmp_path)!r})).owned().__enter__()\n"
         "except RunBusyError as error:\n    print(error)\n"
     )

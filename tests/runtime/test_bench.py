@@ -10,7 +10,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import BenchReport
 from ttl_deploy.runtime import bench as bench_module
 from ttl_deploy.runtime.artifact import open_artifact
-from ttl_deploy.runtime.bench import ModelTime, ModelToTime, bench, profile_models, inconclusive_rows, write_report
+from ttl_deploy.runtime.bench import ModelTime, ModelToTime, bench, inconclusive_rows, profile_models, write_report
 
 
 @pytest.fixture
