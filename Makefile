@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/ttl-deploy search --backbone resnet18 --weights none --data phantom:blob --image-size 64 --epochs 6 --lr 1e-3 -o $(DEMO)
+	$(BIN)/ttl-deploy search --backbone resnet18 --weights none --data 'phantom:blob?patients=400' --image-size 64 --epochs 8 --lr 1e-3 -o $(DEMO)
 	$(BIN)/ttl-deploy export $(DEMO) --format onnx
 	$(BIN)/ttl-deploy verify $(DEMO)
 	@echo '$(BIN)/ttl-deploy bench $(DEMO)'; $(BIN)/ttl-deploy bench $(DEMO) || test $$? -eq 7

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +16,6 @@ from ttl_deploy.data.manifest_files import escape_cell, unescape_cell
 from ttl_deploy.errors import DataError, LabelError, LeakageError, StorageError, UsageError
 from ttl_deploy.files import sha256_file
 from ttl_deploy.records.data import DataWarning, Manifest, Sample
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
 def rows(per_class=12, per_patient=2, **columns):
@@ -399,34 +396,3 @@ def test_the_fingerprint_counts_images_patients_and_classes(make_table):
     assert sum(count.images for count in counts) == 24
     assert sum(count.patients for count in counts) == 12
     assert [sum(column) for column in zip(*(count.per_class for count in counts), strict=True)] == [12, 12]
-
-
-# real data
-
-
-@pytest.mark.skipif(not (SHARED / "data/cxr_kermany").exists(), reason="needs the shared data")
-def test_chest_radiographs_keep_their_test_split_and_lose_no_patient():
-    manifest = prepare(str(SHARED / "data/cxr_kermany"))
-    assert manifest.classes == ("NORMAL", "PNEUMONIA")
-    train, val, test = fingerprint(manifest).counts
-    assert test.per_class == (234, 390)
-    assert train.images + val.images == 5216
-    assert val.images / 5216 == pytest.approx(0.15, abs=0.005)
-    assert val.patients / (val.patients + train.patients) == pytest.approx(0.15, abs=0.01)
-    message = next(w.message for w in manifest.warnings if w.kind == "identical-images")
-    assert message.startswith("30 groups of byte-identical files")
-    limited = limit_train(manifest, 1500, 0)
-    assert 1490 <= len(limited.of_split("train")) <= 1500
-
-
-@pytest.mark.skipif(not (SHARED / "data/cxr_kermany").exists(), reason="needs the shared data")
-def test_another_label_column_gives_three_classes_and_keeps_the_first():
-    manifest = prepare(str(SHARED / "data/cxr_kermany"), label_col="subtype")
-    assert manifest.classes == ("bacteria", "normal", "virus")
-    assert manifest.samples[0].extra == {"label": "NORMAL"}
-
-
-@pytest.mark.skipif(not (SHARED / "data/blood_cells").exists(), reason="needs the shared data")
-def test_blood_cells_keep_all_official_splits():
-    train, val, test = fingerprint(prepare(str(SHARED / "data/blood_cells"))).counts
-    assert (train.per_class, val.per_class, test.per_class) == ((209, 228, 214), (83, 92, 87), (69, 80, 71))
