@@ -18,14 +18,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def format_duration(seconds: float) -> str:
-    """Render a duration as `45 s`, `3 min` or `2 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 class Estimate:
     """Time left, from the share of the planned cost that is done; unknown until some of it is."""
 
@@ -56,7 +48,11 @@ class Estimate:
 
     def __str__(self) -> str:
         left_s = self.left_s
-        return "estimating the time left" if left_s is None else f"about {format_duration(left_s)} left"
+        if left_s is None:
+            return "estimating the time left"
+        from ttl_deploy.report.numbers import format_duration
+
+        return f"about {format_duration(left_s)} left"
 
 
 class _Rounds:
@@ -102,6 +98,8 @@ def describe_end(task: Any, outcome: Any) -> str:
     if hasattr(outcome, "reason"):
         return f"{task.trial.key}: FAILED ({outcome.kind}): {outcome.reason}"
     score = "undefined" if outcome.val_auroc is None else f"{outcome.val_auroc:.3f}"
+    from ttl_deploy.report.numbers import format_duration
+
     return f"{task.trial.key}: done in {format_duration(outcome.seconds)}, validation AUROC {score}"
 
 

@@ -157,3 +157,11 @@ def test_no_run_here(ttl_deploy: Run) -> None:
 def test_an_unknown_option_in_the_config_file(ttl_deploy: Run, tmp_path: Path) -> None:
     (tmp_path / "search.toml").write_text('backbone = "resnet18"\nepoks = 3\n')
     assert_refused(ttl_deploy("search", "--config", "search.toml"), 2, "epoks", "epochs")
+
+
+def test_limits_that_no_cut_meets_are_refused_before_any_training(ttl_deploy: Run, tmp_path: Path) -> None:
+    data = "phantom:texture?patients=30&size=32&seed=1"
+    common = ("--weights", "none", "--image-size", "32", "--profile-seconds", "0.05", "-o", "run", "--cuts", "stage2.3")
+    done = ttl_deploy("search", "--backbone", "shufflenet_v2_x0_5", "--data", data, *common, "--max-params", "100")
+    assert_refused(done, 5, "stage2.3", "100")
+    assert not (tmp_path / "run" / "trials").exists()

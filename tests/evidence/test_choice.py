@@ -126,13 +126,13 @@ def test_equal_latencies_are_decided_by_macs():
 def test_no_cut_within_the_limits_names_the_nearest_and_by_how_much():
     with pytest.raises(InfeasibleError) as caught:
         choose(FRONT, "best", max_params=80_000)
-    assert "at most 0.08 M parameters: the nearest is tiny with 0.1 M parameters (25 % over)" in str(caught.value)
+    assert "at most 80 k parameters: the nearest is tiny with 100 k parameters (25 % over)" in str(caught.value)
     assert caught.value.exit_code == 5
 
 
 def test_the_nearest_of_several_limits_is_the_one_with_the_smallest_worst_excess():
     # tiny is 5 times over on MACs, middle 15 times, small 50 % over on parameters and 10 times on MACs.
-    with pytest.raises(InfeasibleError, match=r"the nearest is tiny with 100 M MACs \(400 % over\)\. "):
+    with pytest.raises(InfeasibleError, match=r"the nearest is tiny with 100 M MACs \(5 times as much\)\. "):
         choose(FRONT, "best", max_params=2_000_000, max_macs=20_000_000)
 
 

@@ -1,9 +1,16 @@
 """Which cut to ship: a stated rule, applied to validation scores and costs; the test split is not read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ttl_deploy.errors import InfeasibleError, UsageError
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, PickRule, Score
+from ttl_deploy.records.trials import CutProfile
+
+Costed = FrontPoint | CutProfile
+"""A cut with its costs, before or after training."""
+AnyCosted = TypeVar("AnyCosted", FrontPoint, CutProfile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,8 +18,8 @@ class _Limit:
     axis: Axis
     most: float
 
-    def excess(self, point: FrontPoint) -> float:
-        """Return by which factor the point's cost passes the limit; infinite where it was not measured."""
+    def excess(self, point: Costed) -> float:
+        """Return by which factor a cut's cost passes the limit; infinite where it was not measured."""
         cost = getattr(point, self.axis)
         return float("inf") if cost is None else cost / self.most
 
@@ -38,9 +45,7 @@ def choose(
     meets the limits, `UsageError` for a limit that is not positive.
     """
     limits = _limits(max_latency_s=max_latency_s, max_params=max_params, max_macs=max_macs)
-    candidates = [point for point in front.points if all(limit.excess(point) <= 1 for limit in limits)]
-    if not candidates:
-        raise InfeasibleError(_name_nearest(front, limits))
+    candidates = _feasible(front.points, limits)
     within = [point for point in candidates if is_within_interval(point)]
     picked = _pick(candidates, within, rule)
     return Choice(
@@ -52,6 +57,24 @@ def choose(
         max_macs=max_macs,
         sentence=" ".join(_explain(front, picked, rule, limits, candidates=len(candidates), within=len(within))),
     )
+
+
+def check_feasible(
+    costs: Sequence[CutProfile],
+    *,
+    max_latency_s: float | None = None,
+    max_params: int | None = None,
+    max_macs: int | None = None,
+) -> None:
+    """Raise `InfeasibleError` where no cut meets the limits: known from the profile, before any training."""
+    _feasible(costs, _limits(max_latency_s=max_latency_s, max_params=max_params, max_macs=max_macs))
+
+
+def _feasible(cuts: Sequence[AnyCosted], limits: tuple[_Limit, ...]) -> list[AnyCosted]:
+    found = [cut for cut in cuts if all(limit.excess(cut) <= 1 for limit in limits)]
+    if not found:
+        raise InfeasibleError(_name_nearest(cuts, limits))
+    return found
 
 
 def is_within_interval(point: FrontPoint) -> bool:
@@ -84,20 +107,20 @@ def _best_seed(point: FrontPoint) -> int:
     return point.seeds[values.index(max(values))]
 
 
-def _name_nearest(front: Front, limits: tuple[_Limit, ...]) -> str:
+def _name_nearest(cuts: Sequence[Costed], limits: tuple[_Limit, ...]) -> str:
     wanted = " and ".join(str(limit) for limit in limits)
     latency = [limit for limit in limits if limit.axis == "latency_s"]
-    if latency and all(point.latency_s is None for point in front.points):
-        return f"no trained cut has {wanted}: no latency was measured. Profile the cuts first, or leave out that limit"
-    nearest = min(front.points, key=lambda point: max(limit.excess(point) for limit in limits))
+    if latency and all(cut.latency_s is None for cut in cuts):
+        return f"no cut has {wanted}: no latency was measured. Profile the cuts first, or leave out that limit"
+    nearest = min(cuts, key=lambda cut: max(limit.excess(cut) for limit in limits))
     over = [
-        f"{_cost(limit.axis, getattr(nearest, limit.axis))} ({100 * (limit.excess(nearest) - 1):.3g} % over)"
+        f"{_cost(limit.axis, getattr(nearest, limit.axis))} ({_over(limit.excess(nearest))})"
         for limit in limits
         if limit.excess(nearest) > 1
     ]
     return (
-        f"no trained cut has {wanted}: the nearest is {nearest.cut} with {' and '.join(over)}. "
-        "Raise the limit or train shallower cuts"
+        f"no cut has {wanted}: the nearest is {nearest.cut} with {' and '.join(over)}. "
+        "Raise the limit or search shallower cuts"
     )
 
 
@@ -173,9 +196,14 @@ _WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": 
 def _cost(axis: Axis, cost: float) -> str:
     if axis == "latency_s":
         return f"{_round(1e3 * cost)} ms per image"
-    if cost >= 1e9:
-        return f"{_round(cost / 1e9)} G {_WORDS[axis]}"
-    return f"{_round(cost / 1e6)} M {_WORDS[axis]}"
+    for size, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if cost >= size:
+            return f"{_round(cost / size)}{prefix} {_WORDS[axis]}"
+    return f"{cost:.0f} {_WORDS[axis]}"
+
+
+def _over(excess: float) -> str:
+    return f"{100 * (excess - 1):.3g} % over" if excess < 2 else f"{_round(excess)} times as much"
 
 
 def _round(value: float) -> str:

@@ -1,6 +1,7 @@
 """NEXT_STEPS.txt: the exact commands to type after a search."""
 
 import shlex
+from collections.abc import Mapping
 
 from ttl_deploy.files import publish_text
 from ttl_deploy.runs.folder import RunFolder
@@ -11,16 +12,24 @@ def write_next_steps(run: RunFolder) -> None:
     settings = run.settings()
     folder = shlex.quote(str(run.path))
     data = shlex.quote(settings.data)
+    steps = {
+        f"ttl-deploy export {folder} --format onnx": "one verified file: uint8 images in, probabilities out",
+        f"ttl-deploy verify {folder} --data {data}": "does it make the trained model's decisions?",
+        f"ttl-deploy bench {folder}": "how fast on this machine",
+        f"ttl-deploy predict {folder} IMAGES... --out preds.csv": "probabilities for new images",
+        f"ttl-deploy front {folder} --max-latency 5ms": "choose another cut by rule",
+        f"ttl-deploy report {folder}": "write the page anew, with the export and its benchmark",
+    }
     publish_text(
         run.next_steps,
-        f"""Next, type:
-  ttl-deploy export {folder} --format onnx       # one verified file: uint8 images in, probabilities out
-  ttl-deploy verify {folder} --data {data}       # same decisions as the trained model?
-  ttl-deploy bench {folder}                      # how fast on this machine
-  ttl-deploy predict {folder} IMAGES... --out preds.csv
-  ttl-deploy front {folder} --max-latency 5ms    # choose another cut by rule
-Read {shlex.quote(str(run.report))} in a browser.
+        f"""Read {shlex.quote(str(run.report))} in a browser. Then type:
+{_align(steps)}
 With your own images (class folders, or a folder with labels.csv: path,label,patient_id,split):
   ttl-deploy search --backbone densenet121 --data YOUR_FOLDER
 """,
     )
+
+
+def _align(steps: Mapping[str, str]) -> str:
+    width = max(map(len, steps))
+    return "\n".join(f"  {command:<{width}}  # {why}" for command, why in steps.items())

@@ -16,7 +16,7 @@ from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.manifest import limit_train, prepare
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
 from ttl_deploy.errors import DataError, TtlDeployError, WeightsError
-from ttl_deploy.evidence.choice import choose
+from ttl_deploy.evidence.choice import check_feasible, choose
 from ttl_deploy.files import publish_text
 from ttl_deploy.models import weights
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
@@ -25,7 +25,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.data import Manifest
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
 from ttl_deploy.records.scores import Choice, Front
-from ttl_deploy.records.trials import SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
+from ttl_deploy.records.trials import Profile, SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
@@ -211,6 +211,12 @@ def _profile(study: _Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> 
             progress=study.reporter.step,
         )
         codec.save(run.profile, found)
+    check_feasible(
+        codec.load(Profile, run.profile).cuts,
+        max_latency_s=settings.max_latency_s,
+        max_params=settings.max_params,
+        max_macs=settings.max_macs,
+    )
     run.ledger.append("profiled", settings.profile_target, {"cuts": [cut.name for cut in cuts]})
 
 

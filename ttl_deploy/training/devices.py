@@ -1,7 +1,9 @@
 """Which device a trial runs on, in which precision, and how repeatable it is made."""
 
 import contextlib
+import ctypes
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +13,8 @@ import torch
 from ttl_deploy.errors import UsageError
 from ttl_deploy.records.trials import Precision
 
+_GLIBC_SETTINGS = {-1: 2**31 - 1, -2: 2**28, -3: 2**25}
+"""M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD (at its largest allowed value), in bytes."""
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 
@@ -68,6 +72,18 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, for good: activations of one step are the next step's.
+
+    Without it every step returns its pages to the kernel and faults them in again, which takes a tenth
+    of a training's time on a CPU (`benchmarks/freed_memory.py`).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter, value in _GLIBC_SETTINGS.items():
+            libc.mallopt(parameter, value)
 
 
 @contextlib.contextmanager

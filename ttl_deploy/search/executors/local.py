@@ -21,6 +21,7 @@ from ttl_deploy.processes import die_with_parent
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.executors import Done
 from ttl_deploy.search.tasks import Outcome, Task, execute, failure
+from ttl_deploy.training.devices import keep_freed_memory
 from ttl_deploy.training.loop import Progress, TrialError
 
 _REPORT_EVERY_S = 0.2
@@ -131,6 +132,7 @@ def _serve(channel: Connection, parent_pid: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent(parent_pid)
+    keep_freed_memory()
     while True:
         try:
             task: Task = channel.recv()
