@@ -210,3 +210,21 @@ def test_a_difference_of_undefined_scores_is_refused():
 def test_patients_that_do_not_match_the_labels_are_refused():
     with pytest.raises(DataError, match="one patient id per image"):
         intervals.scores(binary(np.array([0.1, 0.2])), [0, 1], ["a"], split="val")
+
+
+def test_a_perfect_score_has_no_interval_because_resampling_cannot_spread_it():
+    labels = np.array([0, 1] * 10)
+    perfect = np.stack([1 - labels, labels], axis=1).astype(float)
+    (auroc, *_) = intervals.scores(perfect, labels, np.arange(20), split="test")
+    assert (auroc.value, auroc.low, auroc.high) == (1.0, None, None)
+    assert "all resamples of 20 patients give the same value" in auroc.method
+
+
+def test_a_difference_that_no_resample_changes_is_unknown_unless_it_is_none_at_all():
+    labels = np.array([0, 1] * 10)
+    right = np.stack([1 - labels, labels], axis=1).astype(float)
+    wrong = right[:, ::-1]
+    apart = intervals.paired_difference(wrong, right, labels, np.arange(20), reference="full")
+    same = intervals.paired_difference(right, right, labels, np.arange(20), reference="full")
+    assert (apart.value, apart.low, apart.high) == (-1.0, -1.0, 1.0)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)

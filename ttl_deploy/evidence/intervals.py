@@ -109,7 +109,8 @@ def score_resampled(resampled: Resampled, metric: Metric, *, split: Split, level
     evaluation = resampled.evaluations[metric]
     replicates = resampled.replicates[metric]
     interval = None if evaluation.value is None else percentile_interval(replicates, level=level)
-    bounds = None if resampled.patients < 2 or interval is None else np.clip(interval, 0.0, 1.0)
+    known = resampled.patients >= 2 and interval is not None and not _is_constant(replicates)
+    bounds = np.clip(interval, 0.0, 1.0) if known and interval is not None else None
     return Score(
         metric=metric,
         split=split,
@@ -129,15 +130,18 @@ def score_resampled(resampled: Resampled, metric: Metric, *, split: Split, level
 def subtract_resampled(a: Resampled, b: Resampled, *, reference: str, level: float = LEVEL) -> PairedDifference:
     """Compute AUROC of a minus AUROC of b from the resamples they share.
 
-    Where too few resamples hold both classes nothing is known, and the bounds are -1 and 1.
+    Where too few resamples hold both classes, or all give the same difference (other than none at all),
+    nothing is known, and the bounds are -1 and 1.
     Raises `DataError` where the AUROC is undefined.
     """
     value_a, value_b = a.evaluations["auroc"].value, b.evaluations["auroc"].value
     if value_a is None or value_b is None:
         reason = a.evaluations["auroc"].reason or b.evaluations["auroc"].reason
         raise DataError(f"the AUROC cannot be compared with {reference}: {reason}")
-    interval = percentile_interval(a.replicates["auroc"] - b.replicates["auroc"], level=level)
-    low, high = (-1.0, 1.0) if a.patients < 2 or interval is None else interval
+    differences = a.replicates["auroc"] - b.replicates["auroc"]
+    interval = percentile_interval(differences, level=level)
+    unknown = a.patients < 2 or (value_a != value_b and _is_constant(differences))
+    low, high = (-1.0, 1.0) if unknown or interval is None else interval
     return PairedDifference(reference=reference, value=value_a - value_b, low=low, high=high, level=level)
 
 
@@ -148,6 +152,12 @@ def percentile_interval(replicates: Floats, *, level: float = LEVEL) -> tuple[fl
         return None
     low, high = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
+
+
+def _is_constant(replicates: Floats) -> bool:
+    """Tell whether all defined replicates are equal, as at a perfect score: then they say nothing of the spread."""
+    defined = replicates[~np.isnan(replicates)]
+    return len(defined) > 0 and bool((defined == defined[0]).all())
 
 
 def _replicate(
@@ -193,6 +203,8 @@ def _describe(resampled: Resampled, replicates: Floats, *, bounded: bool, undefi
     if resampled.patients < 2:
         return "no interval: all images are of one patient"
     missing = int(np.isnan(replicates).sum())
+    if not bounded and 2 * missing <= len(replicates):
+        return f"no interval: all resamples of {resampled.patients} patients give the same value"
     if not bounded:
         return (
             f"no interval: {missing} of {len(replicates)} resamples of {resampled.patients} patients "

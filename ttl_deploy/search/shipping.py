@@ -13,12 +13,13 @@ from ttl_deploy import __version__, plugins
 from ttl_deploy.data.cache import open_cache
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import NoRunError, UnknownNameError
+from ttl_deploy.evidence import intervals
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, InputSpec
 from ttl_deploy.records.data import Manifest, Split
 from ttl_deploy.records.models import ModelSpec
-from ttl_deploy.records.scores import FrontPoint
+from ttl_deploy.records.scores import FrontPoint, Score
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
@@ -96,7 +97,7 @@ def _describe(run: RunFolder, trial: Trial, result: TrialResult, point: FrontPoi
         output="probabilities",
         decision="argmax",
         threshold=None,
-        scores=(*point.validation, *point.test),
+        scores=_scores(run, result.key),
         params=result.params,
         macs=point.macs,
         data=fingerprint(data),
@@ -110,6 +111,21 @@ def _describe(run: RunFolder, trial: Trial, result: TrialResult, point: FrontPoi
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         intended_use=INTENDED_USE,
     )
+
+
+def _scores(run: RunFolder, key: str) -> tuple[Score, ...]:
+    """Return the shipped weights' own scores; the front's are means over seeds."""
+    found: list[Score] = []
+    for split in _scored_splits(run, key):
+        truth = findings.labelled_split(run.data, split)
+        predicted = findings.read_probabilities(run, key, split)
+        found += intervals.scores(predicted, truth.labels, truth.patients, split=split)
+    return tuple(found)
+
+
+def _scored_splits(run: RunFolder, key: str) -> tuple[Split, ...]:
+    opened = (run.trial(key) / "predictions_test.npz").exists()
+    return ("val", "test") if opened else ("val",)
 
 
 def _versions() -> dict[str, str]:
@@ -126,8 +142,6 @@ def _check_images(run: RunFolder, data: Manifest) -> NDArray[np.uint8]:
 
 def _references(run: RunFolder, key: str, data: Manifest) -> tuple[list[str], NDArray[np.float32]]:
     """Return content hashes and the trained model's probabilities of every held-out image it was scored on."""
-    splits: list[Split] = ["val"]
-    if (run.trial(key) / "predictions_test.npz").exists():
-        splits.append("test")
+    splits = _scored_splits(run, key)
     hashes = [data.samples[position].sha256 for split in splits for position in data.of_split(split)]
     return hashes, np.concatenate([findings.read_probabilities(run, key, split) for split in splits])
