@@ -1,4 +1,4 @@
-"""The disk's one owner: files appear whole or not at all, and content is known by its hash."""
+"""The disk's one owner: files appear whole or not at all, content is known by its hash, cells are no formulas."""
 
 import hashlib
 import os
@@ -10,6 +10,7 @@ from typing import IO
 
 from ttl_deploy.errors import StorageError
 
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _LITTER = re.compile(r"^\..+\.(\d+)\.tmp$")
 
 
@@ -112,3 +113,14 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def escape_cell(text: str) -> str:
+    """Put an apostrophe before a CSV cell that a spreadsheet would run as a formula, or that begins with one."""
+    starts = text.lstrip(" \n").startswith(_FORMULA_STARTS) or text.startswith("'")
+    return f"'{text}" if starts else text
+
+
+def unescape_cell(text: str) -> str:
+    """Undo `escape_cell`."""
+    return text.removeprefix("'")

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ttl_deploy.errors import UsageError
+from ttl_deploy.files import escape_cell
 from ttl_deploy.runtime.artifact import open_artifact
-from ttl_deploy.runtime.predict import Prediction, PredictionFailure, defuse, find_images, predict, write_predictions
+from ttl_deploy.runtime.predict import Prediction, PredictionFailure, find_images, predict, write_predictions
 
 
 @pytest.fixture
@@ -117,9 +118,9 @@ def test_cells_never_start_a_formula(cell, tmp_path):
     write_predictions(tmp_path / "out.csv", [failure], classes=[cell])
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         header, row = list(csv.reader(file))
-    assert row[-1] == f"'{cell}" == defuse(cell)
+    assert row[-1] == f"'{cell}" == escape_cell(cell)
     assert header[2] == f"p_{cell}"
-    assert defuse("plain") == "plain"
+    assert escape_cell("plain") == "plain"
 
 
 def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path):

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ttl_deploy.errors import DataError
-from ttl_deploy.files import make_folder, publish_text, sha256_bytes
+from ttl_deploy.files import escape_cell, make_folder, publish_text, sha256_bytes, unescape_cell
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import SPLITS, DataFingerprint, DataWarning, Manifest, Sample, Split, SplitCount
 
 _COLUMNS = ("path", "label", "patient_id", "split", "sha256")
 _EXTRA = "extra:"  # keeps a table's own column `label` apart from ours
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 CHECKS = (
     "every file was found and hashed",
     "every image has a label",
@@ -134,13 +133,3 @@ def _sample(row: Sequence[str], numbers: dict[str, int], names: Sequence[str]) -
         sha256=sha256,
         extra=dict(zip(names, extra, strict=True)),
     )
-
-
-def escape_cell(text: str) -> str:
-    """Keep a spreadsheet from taking a cell as a formula: an apostrophe goes before `= + - @`."""
-    return "'" + text if text.startswith(_FORMULA_STARTS) else text
-
-
-def unescape_cell(text: str) -> str:
-    """Undo `escape_cell`."""
-    return text.removeprefix("'")

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ttl_deploy.files import publish_text
+from ttl_deploy.files import escape_cell, publish_text
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import METRICS, Front, FrontPoint, PairedDifference, Score
 from ttl_deploy.records.trials import CutProfile, TrialFailure, TrialResult
@@ -82,10 +82,8 @@ def write_front_csv(path: Path, front: Front) -> None:
 
 
 def defuse(cell: Cell) -> Cell:
-    """Put an apostrophe before text that a spreadsheet would take for a formula; numbers stay numbers."""
-    if isinstance(cell, str) and cell.lstrip(" \t\r\n").startswith(("=", "+", "-", "@")):
-        return f"'{cell}"
-    return cell
+    """Escape text; numbers stay numbers."""
+    return escape_cell(cell) if isinstance(cell, str) else cell
 
 
 def _publish(path: Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, Cell]]) -> None:

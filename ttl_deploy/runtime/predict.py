@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from ttl_deploy import plugins
 from ttl_deploy.errors import UnreadableImageError, UsageError
-from ttl_deploy.files import publish
+from ttl_deploy.files import escape_cell, publish
 from ttl_deploy.pixels import decode
 from ttl_deploy.plugins import Session
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.runtime.artifact import Artifact
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,21 +98,16 @@ def write_predictions(
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text)
         writer.writerow(
-            [defuse(cell) for cell in ("path", "predicted", *(f"p_{c}" for c in classes), "status", "error")]
+            [escape_cell(cell) for cell in ("path", "predicted", *(f"p_{c}" for c in classes), "status", "error")]
         )
         for prediction in predictions:
             row = _row(prediction, len(classes))
             counts[row[-2]] += 1
-            writer.writerow([defuse(cell) for cell in row])
+            writer.writerow([escape_cell(cell) for cell in row])
         text.detach()
 
     publish(path, write)
     return PredictionCounts(predicted=counts["ok"], failed=counts["error"])
-
-
-def defuse(cell: str) -> str:
-    """Prefix a cell that a spreadsheet would take for a formula with an apostrophe."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
 def _predictions(
