@@ -23,7 +23,6 @@ def write_report(folder: "RunFolder") -> tuple[Path, ...]:
     """Write a run's tables and page; returns their paths."""
     from ttl_deploy.report.collect import collect
     from ttl_deploy.report.page import write_page
-
     from ttl_deploy.report.tables import write_front_csv, write_results_csv
 
     story = collect(folder)

@@ -126,6 +126,6 @@ def _format_percentile(percentile: "Percentile") -> str:
 
 
 def print_doctor(found: dict[str, Any]) -> None:
-    """Print what is installed and what can run."""
-    rows = [(name, str(value)) for name, value in found.items()]
-    print_table(("part", "found"), rows)
+    """Print what is installed and what can run, a block per subject."""
+    for subject, parts in found.items():
+        print_table((subject, ""), [(name, str(value)) for name, value in parts.items()], numeric=(False, False))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+
 from ttl_deploy_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
