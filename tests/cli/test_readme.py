@@ -16,7 +16,7 @@ COMMAND = typer.main.get_command(app)
 def typed_commands() -> list[str]:
     """Return every command line of ours in code blocks of the README and in the Makefile."""
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += [line.replace("$(DEMO)", "run") for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()]
     found = [re.search(r"^(?:\t\$\(BIN\)/|\$ )?(ttl-deploy .*)", line) for line in lines]
     return [match.group(1) for match in found if match]

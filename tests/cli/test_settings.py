@@ -1,0 +1,105 @@
+"""Flags, config file and defaults become one set of settings."""
+
+from pathlib import Path
+
+import pytest
+
+from ttl_deploy.errors import UsageError
+from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy_cli.progress import Estimate
+from ttl_deploy_cli.quantities import parse_count, parse_duration_s
+from ttl_deploy_cli.settings import OPTIONS, build_settings, parse_cuts, parse_seeds
+
+CONFIG = """
+backbone = "vgg11"
+data = "images"
+epochs = 7
+lr = 0.002
+cuts = "layer1,layer2"
+seeds = [3, 4]
+image-size = 96
+rotate-deg = 0.0
+max-latency = "5ms"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config file that sets something at every level."""
+    path = tmp_path / "search.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_two_options_are_enough() -> None:
+    assert build_settings({"backbone": "vgg11", "data": "x"}, config=None) == SearchSettings(backbone="vgg11", data="x")
+
+
+def test_a_config_file_sets_any_option(config: Path) -> None:
+    settings = build_settings({"epochs": None}, config=config)
+    assert (settings.backbone, settings.cuts, settings.seeds) == ("vgg11", ("layer1", "layer2"), (3, 4))
+    assert (settings.train.epochs, settings.train.lr, settings.decode.image_size) == (7, 0.002, 96)
+    assert settings.train.augmentation.rotate_deg == 0.0
+    assert settings.max_latency_s == pytest.approx(0.005)
+
+
+def test_a_flag_beats_the_config_file(config: Path) -> None:
+    assert build_settings({"epochs": 2, "backbone": "vgg13"}, config=config).train.epochs == 2
+
+
+def test_every_option_of_the_config_file_is_a_flag() -> None:
+    import inspect
+
+    from ttl_deploy_cli import search
+
+    flags = set(inspect.signature(search.run).parameters)
+    assert flags >= OPTIONS
+
+
+def test_a_value_of_the_wrong_kind_is_refused(config: Path) -> None:
+    config.write_text('backbone = "vgg11"\ndata = "x"\nepochs = "many"\n')
+    with pytest.raises(UsageError, match="epochs"):
+        build_settings({}, config=config)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5ms", 0.005), ("800us", 8e-4), ("0.01s", 0.01), (" 2 MS ", 0.002)])
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert parse_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("text", "count"), [("2M", 2_000_000), ("500k", 500_000), ("1.5G", 1_500_000_000), ("7", 7)])
+def test_counts_may_have_prefixes(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["5", "five ms", "-5ms", "0ms", ""])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_duration_s(text)
+
+
+@pytest.mark.parametrize("text", ["2ms", "M", "-1k"])
+def test_what_is_no_count_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_count(text)
+
+
+def test_lists_are_separated_by_commas() -> None:
+    assert parse_cuts("a, b,") == ("a", "b")
+    assert parse_seeds("0,2,5") == (0, 2, 5)
+    for parse, text in ((parse_cuts, ","), (parse_seeds, "0,x"), (parse_seeds, "1,1"), (parse_seeds, "-1")):
+        with pytest.raises(UsageError):
+            parse(text)
+
+
+def test_the_time_left_follows_the_cost_done_so_far() -> None:
+    now = [0.0]
+    estimate = Estimate([30.0, 10.0], clock=lambda: now[0])
+    assert estimate.left_s is None
+    now[0] = 60.0
+    estimate.update(0, 0.5)
+    assert estimate.share == pytest.approx(15 / 40)
+    assert estimate.left_s == pytest.approx(60 * 25 / 15)
+    estimate.update(0, 1.0)
+    estimate.update(1, 1.0)
+    assert estimate.left_s == pytest.approx(0)
