@@ -16,7 +16,9 @@ def run(
     artifact: Annotated[Path | None, typer.Argument(help="Artifact, or run folder with one [the newest].")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled images to verify with [the run's own data].")] = None,
     label_col: Annotated[str | None, typer.Option(help="Column that is the label [as in the run].")] = None,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all [test of the data it was trained on, all of others].")
+    ] = None,
     target: Annotated[str, typer.Option(help="Runtime and device to run on.")] = "onnxruntime-cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -51,7 +53,7 @@ def run(
         report = verify(opened, images, target=target, threads=threads)
     if owner:
         folder = make_folder(owner.bench(re.sub(r"[^A-Za-z0-9.-]+", "_", platform.node() or "unknown")))
-        codec.save(folder / f"verify-{path.name}-{split}.json", report)
+        codec.save(folder / f"verify-{path.name}-{report.split}.json", report)
     if as_json:
         print(codec.to_json(report))
     else:
@@ -64,7 +66,7 @@ def _labelled_images(
     artifact: Any,
     source: str,
     *,
-    split: str,
+    split: str | None,
     label_col: str | None,
     settings: "SearchSettings | None",
     update: Any,
@@ -74,7 +76,7 @@ def _labelled_images(
     from ttl_deploy.errors import UnknownNameError
     from ttl_deploy.runtime.verify import LabelledImages
 
-    if split not in ("train", "val", "test", "all"):
+    if split not in (None, "train", "val", "test", "all"):
         raise UnknownNameError("split", split, ("train", "val", "test", "all"))
     same: Mapping[str, Any] = (
         {
@@ -86,6 +88,9 @@ def _labelled_images(
         else {}
     )
     manifest = prepare(source, label_col=label_col or (settings.label_col if settings else "label"), **same)
+    if split is None:
+        known = artifact.references()
+        split = "test" if any(sample.sha256 in known for sample in manifest.samples) else "all"
     chosen = [sample for sample in manifest.samples if split in ("all", sample.split)]
     return LabelledImages(
         images=_decoded(manifest.root, chosen, artifact.manifest, update),
