@@ -44,6 +44,7 @@ def claimed(path: Path) -> RunFolder:
     run = RunFolder(path)
     with run.owned():
         run.claim(SETTINGS, "ttl-deploy search …")
+        run.ledger.append("data_prepared", "images", {})
     (path / "data").mkdir(exist_ok=True)
     return run
 
@@ -63,6 +64,18 @@ def test_a_changed_setting_is_refused_and_named(tmp_path: Path, name: str) -> No
     run = claimed(tmp_path / "run")
     with run.owned(), pytest.raises(RunMismatchError, match=name):
         run.claim(replace(SETTINGS, **{name: CHANGED[name]}), "again")
+
+
+def test_a_run_that_did_nothing_yet_may_begin_anew_with_other_settings(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    changed = replace(SETTINGS, weights="none")
+    with run.owned():
+        run.claim(SETTINGS, "first")
+        run.data.mkdir()
+        (run.data / "manifest.csv").write_text("of the first")
+        assert run.claim(changed, "second")
+    assert run.settings() == changed
+    assert not run.data.exists()
 
 
 def test_a_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
@@ -99,8 +112,8 @@ def test_the_newest_run_is_found_below_runs_and_here(tmp_path: Path) -> None:
     first = claimed(tmp_path / "runs" / "first")
     second = claimed(tmp_path / "second")
     for newer, older in ((first, second), (second, first)):
-        os.utime(newer.config, (2_000_000_000, 2_000_000_000))
-        os.utime(older.config, (1_000_000_000, 1_000_000_000))
+        os.utime(newer.ledger.path, (2_000_000_000, 2_000_000_000))
+        os.utime(older.ledger.path, (1_000_000_000, 1_000_000_000))
         assert newest_run(tmp_path).path == newer.path
         assert [run.path for run in find_runs(tmp_path)] == [newer.path, older.path]
 

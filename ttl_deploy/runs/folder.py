@@ -135,8 +135,12 @@ class RunFolder:
     def claim(self, settings: SearchSettings, command: str) -> bool:
         """Write the settings of a new run, or check them against the run that is here; True if it is new.
 
-        Raises `RunMismatchError` naming the fields that differ, and for a folder that holds other things.
+        A run that was stopped before it had done anything (bad data, wrong weights) may begin anew with
+        other settings. Raises `RunMismatchError` naming the fields that differ, and for a folder that
+        holds other things.
         """
+        if self.config.exists() and not self.ledger.entries():
+            self._forget()
         if self.config.exists():
             found = differences(msgspec.to_builtins(self.settings()), msgspec.to_builtins(settings))
             refuse_differences(self.path, found)
@@ -150,6 +154,13 @@ class RunFolder:
         publish_text(self.command, command + "\n")
         codec.save(self.config, settings)
         return True
+
+    def _forget(self) -> None:
+        """Remove what a run leaves before its first ledger entry."""
+        for path in (self.config, self.environment, self.command, *self.data.glob("*")):
+            path.unlink(missing_ok=True)
+        if self.data.is_dir():
+            self.data.rmdir()
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> tuple[str, ...]:

@@ -91,7 +91,8 @@ def run_study(
         executor=plugins.load("executors", "local")(workers or _default_workers(place)),
         reporter=reporter,
     )
-    cuts = _candidates(settings, classes=2)
+    # Names are checked before the folder is touched; the number of classes is not known yet.
+    _candidates(settings, classes=2)
     for table, name in (
         ("strategies", settings.strategy),
         ("policies", settings.policy),
