@@ -28,6 +28,8 @@ def write_report(folder: "RunFolder") -> tuple[Path, ...]:
     story = collect(folder)
     results, front = folder.path / "results.csv", folder.path / "front.csv"
     write_results_csv(results, story)
-    write_front_csv(front, story.front)
     write_page(folder.report, story)
+    if story.front is None:
+        return results, folder.report
+    write_front_csv(front, story.front)
     return results, front, folder.report

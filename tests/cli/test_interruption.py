@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,3 +108,17 @@ def test_a_worker_that_is_killed_is_started_again(
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert facts(tmp_path / "run") == facts(run_folder)
+
+
+@pytest.mark.parametrize("lines", [1, 3, -1])
+def test_a_ledger_that_ends_early_is_completed_without_training_again(
+    lines: int, ttl_deploy: Run, search_arguments: list[str], run_folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run_folder, tmp_path / "run")
+    whole = (copy / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (copy / "ledger.jsonl").write_text("".join(whole[:lines]))
+    weights = {path: path.stat().st_mtime_ns for path in copy.glob("trials/*/best.safetensors")}
+    done = ttl_deploy(*search_arguments, "-o", copy)
+    assert done.returncode == 0, done.stderr
+    assert facts(copy) == facts(run_folder)
+    assert {path: path.stat().st_mtime_ns for path in weights} == weights

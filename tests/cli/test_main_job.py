@@ -170,3 +170,25 @@ def test_cuts_are_printed_as_records(ttl_deploy: Run) -> None:
     assert cuts[-1]["name"] == "full"
     assert cuts[-1]["params_share"] == 1
     assert {"layer1.1", "layer4.0"} <= {cut["name"] for cut in cuts}
+
+
+@pytest.mark.parametrize("trials_done", [0, 2])
+def test_a_run_that_is_under_way_can_be_looked_at(
+    ttl_deploy: Run, run_folder: Path, tmp_path: Path, trials_done: int
+) -> None:
+    finished_only = shutil.ignore_patterns("front.*", "chosen.json", "exports")
+    copy = shutil.copytree(run_folder, tmp_path / "run", ignore=finished_only)
+    (copy / "ledger.jsonl").write_text("".join((copy / "ledger.jsonl").read_text().splitlines(keepends=True)[:2]))
+    for trial in sorted((copy / "trials").iterdir())[trials_done:]:
+        shutil.rmtree(trial)
+    front = ttl_deploy("front", copy)
+    report = ttl_deploy("report", copy)
+    assert report.returncode == 0, report.stderr
+    assert (copy / "report.html").exists()
+    if trials_done:
+        assert front.returncode == 0, front.stderr
+        assert f"front of {trials_done} cuts" in front.stdout
+        assert ttl_deploy("export", copy).returncode == 2
+    else:
+        assert front.returncode == 3
+        assert "no trial has finished" in front.stderr

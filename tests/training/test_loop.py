@@ -72,6 +72,19 @@ def test_a_trial_cut_off_after_any_epoch_ends_as_if_it_had_not_been(
     assert not list(folder.glob("*.ckpt"))
 
 
+def test_a_finished_trial_is_not_trained_again(
+    tmp_path: Path, make_trial: MakeTrial, train_pixels: LabelledPixels, val_pixels: LabelledPixels
+) -> None:
+    def forbid(progress: Progress) -> None:
+        raise PowerCutError
+
+    first = run_trial(make_trial(epochs=1), train=train_pixels, val=val_pixels, folder=tmp_path, device=CPU)
+    again = run_trial(
+        make_trial(epochs=1), train=train_pixels, val=val_pixels, folder=tmp_path, device=CPU, report=forbid
+    )
+    assert again == first
+
+
 def test_the_best_epoch_is_kept_not_the_last(
     tmp_path: Path, make_trial: MakeTrial, train_pixels: LabelledPixels, val_pixels: LabelledPixels
 ) -> None:

@@ -22,7 +22,7 @@ def collect(run: RunFolder) -> RunStory:
     if not (run.data / "manifest.csv").exists():
         raise NoRunError(f"{run.path} has not come as far as reading its data: resume it with {run.command}")
     manifest = load_manifest(run.data)
-    outcomes = findings.outcomes(run)
+    outcomes = findings.outcomes_so_far(run)
     return RunStory(
         name=run.name,
         settings=settings,

@@ -145,7 +145,8 @@ class RunFolder:
             found = differences(msgspec.to_builtins(self.settings()), msgspec.to_builtins(settings))
             refuse_differences(self.path, found)
             return False
-        strangers = [entry.name for entry in self.path.iterdir() if entry.name not in (".lock", "owner.txt")]
+        ours = (".lock", "owner.txt", "ledger.jsonl")
+        strangers = [entry.name for entry in self.path.iterdir() if entry.name not in ours]
         if strangers:
             raise RunMismatchError(
                 f"{self.path} is not empty and not a run folder (it holds {', '.join(sorted(strangers)[:3])}): "

@@ -35,7 +35,7 @@ def read(run: RunFolder) -> Found:
             front=codec.load(Front, run.front),
             choice=codec.load(Choice, run.chosen) if run.chosen.is_file() else None,
         )
-    return Found(front=validation_front(run, outcomes(run)), choice=None)
+    return Found(front=validation_front(run, outcomes_so_far(run)), choice=None)
 
 
 def choose_again(
@@ -68,6 +68,18 @@ def outcomes(run: RunFolder) -> dict[str, Outcome]:
             known[entry.key] = codec.from_builtins(TrialResult, dict(entry.content))
         elif entry.event == "trial_failed":
             known[entry.key] = codec.from_builtins(TrialFailure, dict(entry.content))
+    return known
+
+
+def outcomes_so_far(run: RunFolder) -> dict[str, Outcome]:
+    """Return the ledger's outcomes, and the results that still wait for their place in it.
+
+    The ledger keeps the order in which trials were planned, so an earlier one that is still running
+    holds later ones back.
+    """
+    known = outcomes(run)
+    for path in sorted(run.path.glob("trials/*/result.json")):
+        known.setdefault(path.parent.name, codec.load(TrialResult, path))
     return known
 
 

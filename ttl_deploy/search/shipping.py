@@ -50,7 +50,7 @@ def ship(run: RunFolder, *, format_name: str = "onnx", cut: str | None = None, s
     if cut is None and found.choice is None:
         raise NoRunError(f"{run.path} is not finished, so nothing is chosen yet: resume it, or name a --cut")
     wanted = cut or (found.choice.cut if found.choice else "")
-    keys = findings.finished(findings.outcomes(run))
+    keys = findings.finished(findings.outcomes_so_far(run))
     if wanted not in keys:
         raise UnknownNameError("trained cut", wanted, keys)
     point = found.front.point(wanted)

@@ -334,7 +334,7 @@ def _conclude(study: _Study, front: Front) -> Found:
     """Store the front and the choice by the settings' rule; a choice the user made later is kept."""
     run, settings = study.run, study.settings
     codec.save(run.front, front)
-    if not run.chosen.exists():
+    if not run.chosen.exists() or not run.ledger.of_event("chosen"):
         chosen = choose(
             front,
             settings.pick,

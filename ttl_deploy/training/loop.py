@@ -21,6 +21,7 @@ from ttl_deploy.training import batches, checkpoints, devices, evaluation, losse
 from ttl_deploy.training.batches import LabelledPixels, Wait
 
 WEIGHTS = "best.safetensors"
+RESULT = "result.json"
 
 
 class TrialError(Exception):
@@ -221,8 +222,12 @@ def run_trial(
 ) -> TrialResult:
     """Train a trial in `folder`, resuming what lies there; returns the result, also in `result.json`.
 
+    A trial that has finished before is not trained again.
+
     Raises `TrialError` when the trial cannot be finished, and `TtlDeployError` for what the user must mend.
     """
+    if (folder / RESULT).exists():
+        return codec.load(TrialResult, folder / RESULT)
     make_folder(folder)
     codec.save(folder / "trial.json", trial)
     with devices.repeatable(trial.train.threads):
@@ -237,6 +242,6 @@ def run_trial(
             raise TrialError(
                 "memory", f"out of memory on {device}: lower --batch-size ({trial.train.batch_size})"
             ) from error
-    codec.save(folder / "result.json", result)
+    codec.save(folder / RESULT, result)
     checkpoints.remove(folder)
     return result
