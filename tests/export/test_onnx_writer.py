@@ -116,6 +116,16 @@ def test_the_file_for_timing_computes_the_same(written, new_net, real_images, tm
     np.testing.assert_allclose(timing, shipped, atol=1e-5)
 
 
+def test_pooling_that_the_older_exporter_refuses_can_be_timed_and_prints_nothing(
+    real_images, normalise, tmp_path, capfd
+):
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(3 * 49, 2))
+    export_for_timing(pooled, SIDE, tmp_path / "timing.onnx")
+    given = OnnxRuntimeCpu().open(tmp_path / "timing.onnx", threads=1).run(real_images)
+    np.testing.assert_allclose(given, expected(pooled, normalise, real_images), atol=1e-5)
+    assert "graph(" not in capfd.readouterr().out
+
+
 class Stubborn(nn.Module):
     """Decides by the pixels' values, which no graph can hold."""
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,9 +90,18 @@ def export_for_timing(
 
     Goes through torch's older exporter: same operators at the same opset, and on ONNX Runtime's CPU
     0.98 to 1.04 of the shipped file's CPU time (mobilenet_v2 and densenet121 at 64 and 224 pixels).
-    Never shipped: names and node order differ. Raises `GateError` where the network cannot be exported.
+    Never shipped: names and node order differ. What the older exporter cannot do (adaptive pooling of
+    AlexNet and VGG at sizes other than 224) goes through the newer one. Raises `GateError` where the
+    network cannot be exported at all.
     """
     deployable = make_deployable(model, mean=mean, std=std)
+    try:
+        _export_as_before(deployable, image_size, path)
+    except GateError:
+        write_onnx(deployable, path, image_size=image_size, metadata={})
+
+
+def _export_as_before(deployable: Deployable, image_size: int, path: Path) -> None:
     with _quiet(), _export_errors():
         torch.onnx.export(
             deployable,
@@ -180,9 +190,23 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _native_output_dropped():
             warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _native_output_dropped() -> Iterator[None]:
+    """Drop what native code writes to the process's standard output: a whole graph when an export fails."""
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(nowhere)
+        os.close(kept)

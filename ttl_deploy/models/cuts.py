@@ -64,7 +64,8 @@ def _resolve(name: str, cuts: Sequence[Cut]) -> list[Cut]:
     exact = [cut for cut in cuts if cut.name == name]
     inside = [cut for cut in cuts if cut.name != FULL and _is_inside(cut, name)]
     if not exact and not inside:
-        raise UnknownNameError("cut", name, [ALL, STAGES, *(cut.name for cut in cuts)])
+        known = [ALL, STAGES, *(cut.name for cut in cuts)]
+        raise UnknownNameError("cut", name, known, "`ttl-deploy cuts` lists them all")
     return exact or inside[-1:]
 
 

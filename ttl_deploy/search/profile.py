@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ttl_deploy.errors import TargetUnavailableError
+from ttl_deploy.errors import GateError, TargetUnavailableError
 from ttl_deploy.export.onnx_writer import export_for_timing
 from ttl_deploy.models import truncation
 from ttl_deploy.processes import Crashed, TimedOut
@@ -23,11 +23,12 @@ def profile_cuts(
 ) -> Profile:
     """Export every cut with random weights, and time the files on the target, interleaved in fresh processes."""
     with tempfile.TemporaryDirectory(prefix="ttl-deploy-profile-") as temporary:
-        models = []
+        exports = []
         for number, spec in enumerate(specs):
             progress("exporting the cuts for timing", number, len(specs))
-            models.append(_export(spec, Path(temporary) / f"{number}.onnx"))
+            exports.append(_export(spec, Path(temporary) / f"{number}.onnx"))
         progress("exporting the cuts for timing", len(specs), len(specs))
+        models = [export for export in exports if isinstance(export, ModelToTime)]
         times = profile_models(
             models,
             target=target,
@@ -36,10 +37,14 @@ def profile_cuts(
             rounds=ROUNDS,
             progress=lambda done, total: progress(f"timing the cuts on {target}", done, total),
         )
-        sizes = [model.path.stat().st_size for model in models]
+        sizes = {model.name: model.path.stat().st_size for model in models}
+    of_cut = {spec.cut: str(export) for spec, export in zip(specs, exports, strict=True)} | dict(
+        zip(sizes, times, strict=True)
+    )
     measured = [time for time in times if isinstance(time, ModelTime)]
     if not measured:
-        raise TargetUnavailableError(f"no cut could be timed on {target}: {times[0]}; try another --profile-target")
+        why = _why_not_timed(next(iter(of_cut.values())))
+        raise TargetUnavailableError(f"no cut could be timed on {target} ({why}): try another --profile-target")
     load = current_load()
     return Profile(
         target=target,
@@ -48,16 +53,26 @@ def profile_cuts(
         threads=THREADS,
         batch=1,
         machine=describe_machine(load_before=load, load_after=load).processor,
-        cuts=tuple(map(_cut_profile, cuts, sizes, times)),
+        cuts=tuple(_cut_profile(cut, sizes.get(cut.name, 0), of_cut[cut.name]) for cut in cuts),
     )
 
 
-def _export(spec: ModelSpec, path: Path) -> ModelToTime:
-    export_for_timing(truncation.build(spec), spec.image_size, path)
+def _export(spec: ModelSpec, path: Path) -> ModelToTime | GateError:
+    """Export one cut; one that cannot be exported goes without a latency, and says why."""
+    try:
+        export_for_timing(truncation.build(spec), spec.image_size, path)
+    except GateError as error:
+        return error
     return ModelToTime(name=spec.cut, path=path, height=spec.image_size, width=spec.image_size)
 
 
-def _cut_profile(cut: Cut, size_bytes: int, time: ModelTime | Crashed | TimedOut) -> CutProfile:
+def _why_not_timed(time: ModelTime | Crashed | TimedOut | str) -> str:
+    if isinstance(time, ModelTime):
+        return ""
+    return time if isinstance(time, str) else f"the runtime {time.reason}"
+
+
+def _cut_profile(cut: Cut, size_bytes: int, time: ModelTime | Crashed | TimedOut | str) -> CutProfile:
     timed = time if isinstance(time, ModelTime) else None
     return CutProfile(
         cut=cut.name,
@@ -69,5 +84,5 @@ def _cut_profile(cut: Cut, size_bytes: int, time: ModelTime | Crashed | TimedOut
         size_bytes=size_bytes,
         latency_s=timed.median_s if timed else None,
         latency_noise_s=timed.noise_s if timed else None,
-        note="" if isinstance(time, ModelTime) else f"not timed: the runtime {time.reason}",
+        note=_why_not_timed(time),
     )

@@ -212,8 +212,12 @@ def _profile(study: _Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> 
             progress=study.reporter.step,
         )
         codec.save(run.profile, found)
+    profile = codec.load(Profile, run.profile)
+    for cut in profile.cuts:
+        if cut.note:
+            study.reporter.note(f"{cut.cut} has no latency: {cut.note}")
     check_feasible(
-        codec.load(Profile, run.profile).cuts,
+        profile.cuts,
         max_latency_s=settings.max_latency_s,
         max_params=settings.max_params,
         max_macs=settings.max_macs,
