@@ -94,6 +94,17 @@ def test_an_identical_image_in_two_splits(search: Run, images: Path) -> None:
     assert_refused(search("--data", images), 3, "copy.png", original.name)
 
 
+def test_a_validation_split_with_one_class(search: Run, images: Path) -> None:
+    for number, path in enumerate(sorted(images.rglob("*.png"))):
+        split = "val" if path.parent.name == "well" and number % 2 else "train"
+        target = images / split / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    for emptied in ("ill", "well"):
+        shutil.rmtree(images / emptied)
+    assert_refused(search("--data", images), 3, "'val'", "'well'")
+
+
 def test_an_unknown_backbone(search: Run, images: Path) -> None:
     assert_refused(search("--data", images, "--backbone", "resnet17"), 2, "resnet17", "did you mean resnet18")
 

@@ -175,6 +175,7 @@ def _prepare_data(study: _Study) -> tuple[PixelCache, Manifest]:
     )
     if settings.limit_train is not None:
         found = limit_train(found, settings.limit_train, seed=settings.split_seed)
+    _check_learnable(found)
     if (run.data / "manifest.csv").exists():
         old, new = fingerprint(load_manifest(run.data)), fingerprint(found)
         refuse_differences(run.path, differences(msgspec.to_builtins(old), msgspec.to_builtins(new), "data."))
@@ -184,6 +185,18 @@ def _prepare_data(study: _Study) -> tuple[PixelCache, Manifest]:
         study.reporter.note(f"data: {warning.message}")
     run.ledger.append("data_prepared", found.name, msgspec.to_builtins(fingerprint(found)))
     return open_cache(found, settings.decode, progress=study.reporter.step), found
+
+
+def _check_learnable(manifest: Manifest) -> None:
+    """Refuse data that nothing can be learned or chosen on: a split with a single class has no AUROC."""
+    for split in ("train", "val"):
+        present = {manifest.samples[position].label for position in manifest.of_split(split)}
+        if len(present) < 2:
+            named = ", ".join(repr(manifest.classes[label]) for label in present) or "no images"
+            raise DataError(
+                f"the split {split!r} of {manifest.name} holds only {named}: training and validation need at least two "
+                "classes each; add images, or leave out the splits so that they are made here"
+            )
 
 
 def _image_counts(manifest: Manifest) -> Mapping[str, int]:
