@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from results import store
 
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import TrainSettings, Trial
@@ -51,11 +52,19 @@ def main() -> None:
         for _ in range(options.rounds):
             for keep in spent:
                 spent[keep].append(pool.apply(train_once, (options.backbone, keep)))
-    totals = {keep: statistics.median(map(sum, times)) for keep, times in spent.items()}
-    for keep, times in spent.items():
-        kernel = statistics.median(time[1] for time in times)
-        print(f"{'kept' if keep else 'returned'}: {totals[keep]:.2f} CPU s, of which {kernel:.2f} in the kernel")
-    print(f"ratio kept / returned: {totals[True] / totals[False]:.3f}")
+    rows = [
+        {
+            "freed_memory": "kept" if keep else "returned",
+            "cpu_s": [round(sum(time), 2) for time in times],
+            "kernel_s": [round(time[1], 2) for time in times],
+        }
+        for keep, times in spent.items()
+    ]
+    for row in rows:
+        print(*(f"{key} {value}" for key, value in row.items()), sep=", ")
+    totals = [statistics.median(map(sum, times)) for times in spent.values()]
+    print(f"ratio kept / returned, of the medians: {totals[1] / totals[0]:.3f}")
+    store("freed_memory", f"python benchmarks/freed_memory.py --backbone {options.backbone}", rows)
 
 
 if __name__ == "__main__":

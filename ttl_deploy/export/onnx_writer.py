@@ -86,13 +86,12 @@ def export_for_timing(
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
     std: tuple[float, float, float] = (0.229, 0.224, 0.225),
 ) -> None:
-    """Write an ONNX file that runs as fast as the shipped one, made about twenty times sooner.
+    """Write an ONNX file that runs as fast as the shipped one, made five to twenty times sooner.
 
-    Goes through torch's older exporter: same operators at the same opset, and on ONNX Runtime's CPU
-    0.98 to 1.04 of the shipped file's CPU time (mobilenet_v2 and densenet121 at 64 and 224 pixels).
-    Never shipped: names and node order differ. What the older exporter cannot do (adaptive pooling of
-    AlexNet and VGG at sizes other than 224) goes through the newer one. Raises `GateError` where the
-    network cannot be exported at all.
+    Goes through torch's older exporter: same operators at the same opset, and the same latency within the
+    noise of measuring it (`benchmarks/timing_export.py`). Never shipped: names and node order differ.
+    What the older exporter cannot do (adaptive pooling of AlexNet and VGG at sizes other than 224) goes
+    through the newer one. Raises `GateError` where the network cannot be exported at all.
     """
     deployable = make_deployable(model, mean=mean, std=std)
     try:

@@ -77,7 +77,7 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed, for good: activations of one step are the next step's.
 
-    Without it every step returns its pages to the kernel and faults them in again, which takes a tenth
+    Without it every step returns its pages to the kernel and faults them in again, which takes 3 to 9 %
     of a training's time on a CPU (`benchmarks/freed_memory.py`).
     """
     if platform.libc_ver()[0] == "glibc":

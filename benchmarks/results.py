@@ -1,0 +1,19 @@
+"""Where benchmark scripts leave their figures: a JSON file with the machine and the versions they ran with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ttl_deploy.files import make_folder, publish_text
+from ttl_deploy.runtime.machine import examine
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def store(name: str, command: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Publish `results/<name>.json`; the machine's host name is left out."""
+    found = examine()
+    machine = {key: value for key, value in found["machine"].items() if key != "host"}
+    content = {"command": command, "rows": list(rows), "machine": machine, "packages": found["packages"]}
+    publish_text(make_folder(FOLDER) / f"{name}.json", json.dumps(content, indent=2) + "\n")
+    print(f"stored in {FOLDER.name}/{name}.json")
