@@ -13,7 +13,7 @@ from ttl_deploy.data import fingerprint, limit_train, load_manifest, prepare, sa
 from ttl_deploy.data.leakage import check
 from ttl_deploy.data.manifest import order_classes
 from ttl_deploy.errors import DataError, LabelError, LeakageError, StorageError, UsageError
-from ttl_deploy.files import escape_cell, sha256_file, unescape_cell
+from ttl_deploy.files import sha256_file
 from ttl_deploy.records.data import DataWarning, Manifest, Sample
 
 
@@ -338,12 +338,6 @@ def test_a_manifest_comes_back_exactly(tmp_path_factory, table):
     )
     save_manifest(manifest, folder)
     assert load_manifest(folder) == manifest
-
-
-@given(TEXT)
-def test_no_cell_can_be_taken_for_a_formula(text):
-    assert escape_cell(text)[:1] not in {"=", "+", "-", "@", "\t", "\r"}
-    assert unescape_cell(escape_cell(text)) == text
 
 
 def test_the_files_say_what_was_checked_and_hold_no_path_in_the_fingerprint(make_table, tmp_path):
