@@ -98,7 +98,7 @@ def _labelled_images(
         patients=[sample.patient_id for sample in chosen],
         sha256s=[sample.sha256 for sample in chosen],
         classes=manifest.classes,
-        split=split,  # type: ignore[arg-type]
+        split=split,  # type: ignore[arg-type] # checked above
     )
 
 

@@ -78,6 +78,27 @@ def test_a_run_that_did_nothing_yet_may_begin_anew_with_other_settings(tmp_path:
     assert not run.data.exists()
 
 
+@pytest.mark.parametrize("stranger", ["data/scan.png", "thesis.tex"])
+def test_a_folder_that_only_looks_like_a_beginning_loses_nothing(tmp_path: Path, stranger: str) -> None:
+    run = RunFolder(tmp_path)
+    with run.owned():
+        run.claim(SETTINGS, "first")
+    (tmp_path / "data").mkdir()
+    (tmp_path / stranger).write_text("do not lose me")
+    with run.owned(), pytest.raises(RunMismatchError):
+        run.claim(replace(SETTINGS, weights="none"), "second")
+    assert (tmp_path / stranger).read_text() == "do not lose me"
+    assert run.settings() == SETTINGS
+
+
+def test_somebody_elses_config_file_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"theirs": 1}')
+    run = RunFolder(tmp_path)
+    with run.owned(), pytest.raises(RunMismatchError, match=r"config\.json"):
+        run.claim(SETTINGS, "command")
+    assert (tmp_path / "config.json").read_text() == '{"theirs": 1}'
+
+
 def test_a_folder_with_other_things_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("do not lose me")
     run = RunFolder(tmp_path)

@@ -69,5 +69,5 @@ def _resize(layer: nn.Module, classes: int) -> nn.Module:
     resized = nn.Conv2d(layer.in_channels, classes, kernel_size=1)
     # SqueezeNet clips its logits at zero; its own small initial weights keep them near there.
     nn.init.normal_(resized.weight, std=0.01)
-    nn.init.zeros_(resized.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(resized.bias)  # type: ignore[arg-type] # there is a bias
     return resized

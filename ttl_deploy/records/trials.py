@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ttl_deploy.records.data import DecodeSettings, Split
-from ttl_deploy.records.models import FULL, ModelSpec, Pool
+from ttl_deploy.records.models import ModelSpec, Pool
 from ttl_deploy.records.scores import PickRule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -109,11 +109,6 @@ class Trial:
     def key(self) -> str:
         """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`."""
         return f"{self.model.cut}__{self.strategy}__s{self.seed}"
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether it trains the full network."""
-        return self.model.cut == FULL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

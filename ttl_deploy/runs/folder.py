@@ -18,6 +18,11 @@ from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.ledger import Ledger
 
 CONFIG = "config.json"
+_OWN = (".lock", "owner.txt", "ledger.jsonl")
+_BEGINNING = (
+    *(CONFIG, "env.json", "command.txt"),
+    *("data/manifest.csv", "data/fingerprint.json", "data/checks.json"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +144,13 @@ class RunFolder:
         other settings. Raises `RunMismatchError` naming the fields that differ, and for a folder that
         holds other things.
         """
-        if self.config.exists() and not self.ledger.entries():
+        if self._is_ours() and not self.ledger.entries() and self._holds_only_a_beginning():
             self._forget()
-        if self.config.exists():
+        if self._is_ours():
             found = differences(msgspec.to_builtins(self.settings()), msgspec.to_builtins(settings))
             refuse_differences(self.path, found)
             return False
-        ours = (".lock", "owner.txt", "ledger.jsonl")
-        strangers = [entry.name for entry in self.path.iterdir() if entry.name not in ours]
+        strangers = [entry.name for entry in self.path.iterdir() if entry.name not in _OWN]
         if strangers:
             raise RunMismatchError(
                 f"{self.path} is not empty and not a run folder (it holds {', '.join(sorted(strangers)[:3])}): "
@@ -156,10 +160,18 @@ class RunFolder:
         codec.save(self.config, settings)
         return True
 
+    def _is_ours(self) -> bool:
+        """Tell whether the folder's `config.json` is a search's."""
+        return self.config.is_file() and b'"SearchSettings"' in self.config.read_bytes()
+
+    def _holds_only_a_beginning(self) -> bool:
+        """Tell whether all that lies here is what a run of ours leaves before its first ledger entry."""
+        below = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*")}
+        return below <= {*_OWN, *_BEGINNING, "data"}
+
     def _forget(self) -> None:
-        """Remove what a run leaves before its first ledger entry."""
-        for path in (self.config, self.environment, self.command, *self.data.glob("*")):
-            path.unlink(missing_ok=True)
+        for name in _BEGINNING:
+            (self.path / name).unlink(missing_ok=True)
         if self.data.is_dir():
             self.data.rmdir()
 

@@ -27,6 +27,7 @@ from ttl_deploy.records.models import FULL, Cut, ModelSpec
 from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.trials import Profile, SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
+from ttl_deploy.runs.ledger import Event
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
 from ttl_deploy.search.executors import Executor
@@ -314,8 +315,8 @@ def _report(reporter: Reporter, tasks: Sequence[Task], number: int, progress: Pr
 
 
 def _record(run: RunFolder, outcome: Outcome) -> None:
-    event = "trial_finished" if isinstance(outcome, TrialResult) else "trial_failed"
-    run.ledger.append(event, outcome.key, msgspec.to_builtins(outcome))  # type: ignore[arg-type]
+    event: Event = "trial_finished" if isinstance(outcome, TrialResult) else "trial_failed"
+    run.ledger.append(event, outcome.key, msgspec.to_builtins(outcome))
 
 
 def _confirm(

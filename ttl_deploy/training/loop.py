@@ -160,7 +160,7 @@ class _Training:
         with devices.autocast(self.precision, self.device):
             loss: Tensor = self.loss(self.model(images).float(), labels)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch's own
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.scaler.step(self.optimiser)
