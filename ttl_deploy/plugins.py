@@ -27,6 +27,10 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "table": "ttl_deploy.data.readers.table:TableReader",
             "folder": "ttl_deploy.data.readers.folder:FolderReader",
         },
+        # The prefixes of backbones' names; torchvision's need none.
+        "backbones": {
+            "torchvision": "ttl_deploy.models.backbones.torchvision_models:TorchvisionFamily",
+        },
         "strategies": {"full": "ttl_deploy.training.strategies.full:FullFinetuning"},
         "policies": {"exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive"},
         "executors": {"local": "ttl_deploy.search.executors.local:LocalExecutor"},

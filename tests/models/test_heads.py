@@ -5,9 +5,10 @@ from typing import get_args
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from ttl_deploy.errors import UsageError
-from ttl_deploy.models.cost import count_macs, count_params
+from ttl_deploy.models.cost import count_params
 from ttl_deploy.models.heads import Head, count_pooled
 from ttl_deploy.records.models import Pool
 
@@ -55,7 +56,9 @@ def test_every_pooling_gives_logits_of_the_announced_size(pool: Pool) -> None:
     head = Head(FEATURES, 7, pool=pool, dropout=0.2, normalised=False)
     assert head(features()).shape == (3, 7)
     assert head.linear.in_features == count_pooled(FEATURES, pool) == pooled(pool).shape[1]
-    assert count_macs(head, (1, *FEATURES)) == 7 * count_pooled(FEATURES, pool)
+    with FlopCounterMode(display=False) as counter:
+        head(features()[:1])
+    assert counter.get_total_flops() == 2 * 7 * count_pooled(FEATURES, pool)
 
 
 def test_batch_norm_and_relu_cost_two_parameters_per_channel() -> None:
@@ -65,3 +68,22 @@ def test_batch_norm_and_relu_cost_two_parameters_per_channel() -> None:
 def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown pooling 'mean': choose one of avg, max"):
         Head(FEATURES, 2, pool="mean")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", get_args(Pool))
+def test_features_of_a_transformer_are_pooled_like_the_same_map(pool: Pool) -> None:
+    torch.manual_seed(0)
+    head = Head(FEATURES, 2, pool=pool)
+    last = Head(FEATURES, 2, pool=pool, layout="map-last")
+    tokens = Head((6, 20, 1), 2, pool=pool, layout="tokens")
+    for other in (last, tokens):
+        other.load_state_dict(head.state_dict())
+    given = features()
+    torch.testing.assert_close(last(given.permute(0, 2, 3, 1)), head(given))
+    torch.testing.assert_close(tokens(given.flatten(2).permute(0, 2, 1)), head(given))
+
+
+def test_unnormalised_features_of_a_transformer_get_its_own_kind_of_norm() -> None:
+    tokens = Head((6, 20, 1), 2, layout="tokens", normalised=False)
+    assert tokens.norm.normalized_shape == (6,)
+    assert tokens(torch.randn(3, 20, 6)).shape == (3, 2)

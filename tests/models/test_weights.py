@@ -43,7 +43,7 @@ def load(backbone: str, cut: str, weights: Path | str) -> tuple[TruncatedModel, 
 def resnet18_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(11)
     path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
-    torch.save(build_backbone("resnet18").state_dict(), path)
+    torch.save(build_backbone("resnet18", image_size=224).state_dict(), path)
     return path
 
 
@@ -105,7 +105,7 @@ def test_random_weights_are_noted_as_such() -> None:
 
 
 def test_a_loaded_trunk_computes_what_the_network_of_the_file_does(resnet18_file: Path) -> None:
-    network = build_backbone("resnet18").eval()
+    network = build_backbone("resnet18", image_size=224).eval()
     network.load_state_dict(torch.load(resnet18_file, weights_only=True))
     model, _ = load("resnet18", "layer4.1", resnet18_file)
     images = torch.randn(2, 3, 64, 64)
@@ -116,7 +116,7 @@ def test_a_loaded_trunk_computes_what_the_network_of_the_file_does(resnet18_file
 
 def test_a_relative_is_refused_even_where_its_shallow_layers_fit(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    torch.save(build_backbone("resnet34").state_dict(), path)
+    torch.save(build_backbone("resnet34", image_size=224).state_dict(), path)
     with pytest.raises(WeightsError, match=r"has no layer1\.2\.conv1\.weight .*These are weights of resnet34"):
         load("resnet18", "maxpool", path)
 
@@ -150,7 +150,7 @@ def test_weights_of_a_truncated_model_start_a_shallower_one(tmp_path: Path) -> N
 
 
 def test_densenets_published_names_from_before_the_renaming_fit(tmp_path: Path) -> None:
-    state = build_backbone("densenet121").state_dict()
+    state = build_backbone("densenet121", image_size=224).state_dict()
     old = {}
     for name, value in state.items():
         for layer in ("norm", "relu", "conv"):
@@ -271,7 +271,7 @@ def test_imagenet_weights_come_from_the_cache_and_are_checked_against_their_name
     cached.write_bytes(resnet18_file.read_bytes())
     with pytest.raises(WeightsError, match="is damaged: its SHA-256 is not the one in its name"):
         load("resnet18", "maxpool", "imagenet")
-    monkeypatch.setattr("ttl_deploy.models.weights_source._HASH_IN_NAME", re.compile("never"))
+    monkeypatch.setattr("ttl_deploy.models.downloads._HASH_IN_NAME", re.compile("never"))
     model, note = load("resnet18", "maxpool", "imagenet")
     assert note == WeightsNote(text="resnet18-f37072fd.pth covers the trunk", sha256=sha256_file(resnet18_file))
     expected = torch.load(resnet18_file, weights_only=True)["conv1.weight"]

@@ -1,18 +1,20 @@
 """A backbone's cuts as records: names, feature shapes, and what a truncated model costs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
-from ttl_deploy.models.cost import count_params
+from ttl_deploy.models.cost import count_bytes, count_params
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.records.models import FULL, Cut, Pool
 
 ALL = "all"
 STAGES = "stages"
+_FEW_RESOLUTIONS = 3
 
 
 def list_cuts(backbone: str, *, image_size: int, classes: int, pool: Pool = "avg") -> tuple[Cut, ...]:
@@ -35,14 +37,19 @@ def list_cuts(backbone: str, *, image_size: int, classes: int, pool: Pool = "avg
             channels=place.features[0],
             height=place.features[1],
             width=place.features[2],
+            layout=place.layout,
             normalised=place.normalised,
-            params=params,
-            macs=macs,
-            layers=layers,
-            params_share=params / full[0],
-            macs_share=macs / full[1],
+            params=cost.params,
+            macs=cost.macs,
+            layers=cost.layers,
+            params_share=cost.params / full.params,
+            macs_share=cost.macs / full.macs,
+            weights_bytes=cost.weights_bytes,
+            peak_bytes=place.peak_bytes,
+            receptive_field=None,
+            global_context=False,
         )
-        for depth, (place, (params, macs, layers)) in enumerate(zip(places, costs, strict=True), start=1)
+        for depth, (place, cost) in enumerate(zip(places, costs, strict=True), start=1)
     )
 
 
@@ -73,8 +80,17 @@ def _is_inside(cut: Cut, module: str) -> bool:
     return any(path == module or path.startswith(f"{module}.") for path in (cut.name, cut.nodes[-1]))
 
 
-def _add_head(place: Place, *, classes: int, pool: Pool) -> tuple[int, int, int]:
-    """Return parameters, MACs and layers of a place's trunk with its head."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cost:
+    """What trunk and head cost together."""
+
+    params: int
+    weights_bytes: int
+    macs: int
+    layers: int
+
+
+def _add_head(place: Place, *, classes: int, pool: Pool) -> _Cost:
     if place.name == FULL:
         measured = place.measured
         classifier = find_classifier(measured.symbolic)
@@ -82,23 +98,34 @@ def _add_head(place: Place, *, classes: int, pool: Pool) -> tuple[int, int, int]
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         outputs = layer.weight.shape[0]
         params = count_params(layer) * classes // outputs
+        weights_bytes = count_bytes(layer) * classes // outputs
         macs = measured.macs[classifier] * classes // outputs
     else:
         with torch.device("meta"):
-            head = Head(place.features, classes, pool=pool, normalised=place.normalised)
-        params, macs = count_params(head), head.linear.in_features * classes
-    return place.params + params, place.macs + macs, place.layers + 1
+            head = Head(place.features, classes, pool=pool, layout=place.layout, normalised=place.normalised)
+        params, weights_bytes, macs = count_params(head), count_bytes(head), head.linear.in_features * classes
+    return _Cost(
+        params=place.params + params,
+        weights_bytes=place.weights_bytes + weights_bytes,
+        macs=place.macs + macs,
+        layers=place.layers + 1,
+    )
 
 
-def _find_stages(places: Sequence[Place], costs: Sequence[tuple[int, int, int]]) -> set[str]:
+def _find_stages(places: Sequence[Place], costs: Sequence[_Cost]) -> set[str]:
     """Name the last place at each resolution, in the middle of a block only where no block ends there.
 
-    A place that costs exactly what `full` costs is the full network under another name (ResNet's
-    `layer4.2` with average pooling): `full` stands for it.
+    A network with fewer than three resolutions (a Vision Transformer has one) is divided by depth too,
+    after each quarter of its blocks. A place that costs exactly what `full` costs is the full network
+    under another name (ResNet's `layer4.2` with average pooling): `full` stands for it.
     """
     last: dict[tuple[int, ...], int] = {}
     for position, place in enumerate(places[:-1]):
         resolution = place.features[1:]
         if not place.inside_block or resolution not in last or places[last[resolution]].inside_block:
             last[resolution] = position
-    return {places[position].name for position in last.values() if costs[position] != costs[-1]}
+    chosen = set(last.values())
+    if len(last) < _FEW_RESOLUTIONS:
+        whole = [position for position, place in enumerate(places[:-1]) if not place.inside_block]
+        chosen |= {whole[len(whole) * quarter // 4 - 1] for quarter in (1, 2, 3) if len(whole) >= 4}
+    return {places[position].name for position in chosen if costs[position] != costs[-1]}

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy.errors import UsageError
-from ttl_deploy.records.models import Pool
+from ttl_deploy.records.models import Layout, Pool
 
 
 class Head(nn.Module):
-    """Turn features `(N, channels, height, width)` into logits `(N, classes)`.
+    """Turn features into logits `(N, classes)`.
 
-    Where the features are not normalised and activated yet, BatchNorm and ReLU come first.
+    Features come in their layout, and are pooled as a map `(N, channels, height, width)`; tokens are
+    a map of width 1, so average pooling takes the mean of all tokens, a class token included. Where
+    the features are not normalised yet, maps go through BatchNorm and ReLU first, and the features
+    of transformers through LayerNorm, as in their own last layers.
     """
 
     def __init__(
@@ -22,17 +25,18 @@ class Head(nn.Module):
         *,
         pool: Pool = "avg",
         dropout: float = 0.0,
+        layout: Layout = "map",
         normalised: bool = True,
     ) -> None:
         super().__init__()
-        channels = features[0]
-        self.norm = nn.Identity() if normalised else nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        self.norm = nn.Identity() if normalised else _build_norm(features[0], layout)
+        self.to_map = _build_to_map(layout)
         self.pool = _build_pool(pool)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(count_pooled(features, pool), classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = self.pool(self.norm(features))  # (N, pooled)
+        pooled = self.pool(self.to_map(self.norm(features)))  # (N, pooled)
         logits: Tensor = self.linear(self.dropout(pooled))
         return logits
 
@@ -43,6 +47,20 @@ def count_pooled(features: tuple[int, int, int], pool: Pool) -> int:
     if pool == "flatten":
         return channels * height * width
     return 2 * channels if pool == "avgmax" else channels
+
+
+class MapFromChannelsLast(nn.Module):
+    """Turn `(N, H, W, C)` into `(N, C, H, W)`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.permute(0, 3, 1, 2)
+
+
+class MapFromTokens(nn.Module):
+    """Turn `(N, tokens, C)` into `(N, C, tokens, 1)`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.permute(0, 2, 1).unsqueeze(3)
 
 
 class AvgPool(nn.Module):
@@ -80,6 +98,17 @@ class GemPool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         powers = features.float().clamp(min=1e-6).pow(self.exponent)
         return powers.mean((2, 3)).pow(1 / self.exponent).to(features.dtype)
+
+
+def _build_norm(channels: int, layout: Layout) -> nn.Module:
+    if layout == "map":
+        return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+    return nn.LayerNorm(channels)
+
+
+def _build_to_map(layout: Layout) -> nn.Module:
+    kinds = {"map": nn.Identity, "map-last": MapFromChannelsLast, "tokens": MapFromTokens}
+    return kinds[layout]()
 
 
 def _build_pool(pool: Pool) -> nn.Module:

@@ -7,16 +7,20 @@ concatenation. Of neighbours with no convolution between them one stays: see `_c
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, takewhile
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from ttl_deploy.models.cost import count_params
-from ttl_deploy.models.graph import Measured, Symbolic, collect_ancestors, measure_backbone
-from ttl_deploy.records.models import FULL
+from ttl_deploy.errors import UsageError
+from ttl_deploy.models.activation_memory import measure_peaks
+from ttl_deploy.models.cost import count_bytes, count_params
+from ttl_deploy.models.graph import Measured, collect_ancestors, measure_backbone
+from ttl_deploy.models.layouts import find_layout, read_features
+from ttl_deploy.models.tracing import Symbolic
+from ttl_deploy.records.models import FULL, Layout
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Linear)
 _NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
@@ -62,9 +66,12 @@ class Place:
     parts: tuple[fx.Node, ...]
     targets: frozenset[str]
     features: tuple[int, int, int]
+    layout: Layout
     normalised: bool
     inside_block: bool
     params: int
+    weights_bytes: int
+    peak_bytes: int
     macs: int
     layers: int
 
@@ -76,15 +83,17 @@ def find_places(backbone: str, image_size: int) -> tuple[Place, ...]:
     symbolic = measured.symbolic
     classifier = find_classifier(symbolic)
     nodes = _choose_nodes(measured, classifier)
-    chosen: list[_Chosen] = [(node, parts, _name(symbolic, node, parts)) for node, parts in nodes]
+    chosen: list[_Chosen] = [(node, parts, _name(measured, node, parts)) for node, parts in nodes]
     features = classifier.all_input_nodes[0]
     chosen.append((features, (features,), FULL))
     return tuple(_measure_places(measured, chosen))
 
 
 def find_classifier(symbolic: Symbolic) -> fx.Node:
-    """Return the node of the classification layer: the last linear layer or convolution."""
+    """Return the node of the classification layer: the last linear layer or convolution; raises `UsageError`."""
     layers = [node for node in symbolic.graph.nodes if isinstance(symbolic.module(node), _CONVOLUTIONS)]
+    if not layers:
+        raise UsageError(f"{symbolic.name} has no linear layer or convolution to classify with")
     last: fx.Node = layers[-1]
     return last
 
@@ -92,16 +101,16 @@ def find_classifier(symbolic: Symbolic) -> fx.Node:
 def _choose_nodes(measured: Measured, classifier: fx.Node) -> list[tuple[fx.Node, tuple[fx.Node, ...]]]:
     symbolic = measured.symbolic
     bottlenecks = _find_bottlenecks(measured)
-    convolutions = 0
-    numbered: list[tuple[int, fx.Node]] = []  # with how many convolutions ran before
+    multiplications = 0
+    numbered: list[tuple[int, fx.Node]] = []  # with how many convolutions and the like ran before
     for node in symbolic.graph.nodes:
-        layer = symbolic.module(node)
-        convolutions += isinstance(layer, _CONVOLUTIONS)
+        multiplications += node in measured.macs
         if node is classifier or (node in bottlenecks and _ends_features(measured, node)):
             break
-        is_map = len(measured.shapes.get(node, ())) == 4 and not isinstance(layer, _DROPOUTS)
-        if node in bottlenecks and is_map and convolutions:
-            numbered.append((convolutions, node))
+        if node not in bottlenecks or not multiplications or isinstance(symbolic.module(node), _DROPOUTS):
+            continue
+        if find_layout(measured, node) is not None:
+            numbered.append((multiplications, node))
     runs = ([node for _, node in run] for _, run in groupby(numbered, key=lambda item: item[0]))
     return [(node, bottlenecks[node]) for node in (_choose(symbolic, run) for run in runs)]
 
@@ -179,14 +188,30 @@ def _is_inside_block(symbolic: Symbolic, node: fx.Node) -> bool:
     return any(name not in finished and not _is_plain_container(symbolic, name) for name in parents)
 
 
-def _name(symbolic: Symbolic, node: fx.Node, parts: tuple[fx.Node, ...]) -> str:
-    """Name a cut after the outermost block whose output it is; inside a dense block, after the last part's."""
+def _name(measured: Measured, node: fx.Node, parts: tuple[fx.Node, ...]) -> str:
+    """Name a cut after the outermost block whose output it is; inside a dense block, after the last part's.
+
+    In the middle of a block (a transformer's after its attention was added) it is the part of the block
+    that multiplied last.
+    """
+    symbolic = measured.symbolic
     for candidate in (node, parts[-1]):
         known = _known_modules(symbolic, candidate)
         if known:
             return known[-1]
-    path = symbolic.paths[node]
-    return path.rpartition(".")[0] or path
+    inside = symbolic.paths[node].rpartition(".")[0]
+    if not inside:
+        return symbolic.paths[node]
+    before = list(_multiplied_before(measured, node))
+    within = [path.removeprefix(f"{inside}.") for path in before if path.startswith(f"{inside}.")]
+    return f"{inside}.{within[-1].partition('.')[0]}" if within else before[-1]
+
+
+def _multiplied_before(measured: Measured, node: fx.Node) -> Iterator[str]:
+    """Yield the paths of what multiplied before a node, in execution order."""
+    for earlier in takewhile(lambda other: other is not node, measured.symbolic.graph.nodes):
+        if earlier in measured.macs:
+            yield measured.symbolic.paths[earlier]
 
 
 def _find_normalised(symbolic: Symbolic) -> set[fx.Node]:
@@ -215,35 +240,39 @@ def _measure_places(measured: Measured, chosen: list[_Chosen]) -> Iterator[Place
     normalised = _find_normalised(symbolic)
     before: set[fx.Node] = set()
     targets: set[str] = set()
-    params = macs = layers = 0
-    for node, parts, name in chosen:
+    params = weights_bytes = macs = layers = 0
+    peaks = measure_peaks(measured, [node for node, _, _ in chosen])
+    for (node, parts, name), peak_bytes in zip(chosen, peaks, strict=True):
         new = collect_ancestors(node, known=before)
         before |= new
         added = {str(item.target) for item in new if item.op in ("call_module", "get_attr")} - targets
         targets |= added
-        params += sum(_count_target(symbolic.model, target) for target in added)
+        held = [_find_target(symbolic.model, target) for target in added]
+        params += sum(count_params(layer) for layer in held)
+        weights_bytes += sum(count_bytes(layer) for layer in held)
         macs += sum(measured.macs.get(item, 0) for item in new)
         layers += sum(item in measured.macs for item in new)
-        shape = measured.shapes[node]
+        layout = find_layout(measured, node) or "map"
         yield Place(
             name=name,
             measured=measured,
             node=node,
             parts=parts,
             targets=frozenset(targets),
-            features=(shape[1], shape[2], shape[3]) if len(shape) == 4 else (shape[1], 1, 1),
+            features=read_features(measured.shapes[node], layout),
+            layout=layout,
             normalised=name == FULL or node in normalised,
             inside_block=_is_inside_block(symbolic, node),
             params=params,
+            weights_bytes=weights_bytes,
+            peak_bytes=peak_bytes,
             macs=macs,
             layers=layers,
         )
 
 
-def _count_target(model: nn.Module, target: str) -> int:
-    """Count the parameters of a layer, or of a single parameter that a block uses directly."""
+def _find_target(model: nn.Module, target: str) -> nn.Module | torch.Tensor:
+    """Return a layer, or a single parameter or buffer that a block uses directly."""
     parent, _, last = target.rpartition(".")
-    value = getattr(model.get_submodule(parent), last)
-    if isinstance(value, nn.Parameter):
-        return value.numel()
-    return count_params(value) if isinstance(value, nn.Module) else 0
+    found: nn.Module | torch.Tensor = getattr(model.get_submodule(parent), last)
+    return found

@@ -1,5 +1,7 @@
 """Build a truncated model from its description: the trunk up to the cut, and a head."""
 
+import copy
+
 from torch import Tensor, fx, nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
@@ -24,7 +26,7 @@ class TruncatedModel(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn normalised images `(N, 3, H, W)` into logits `(N, classes)`."""
+        """Turn normalised images `(N, C, H, W)` into logits `(N, classes)`; C is what the backbone takes, 1 or 3."""
         logits: Tensor = self.head(self.trunk(images))
         return logits
 
@@ -38,11 +40,20 @@ def build(spec: ModelSpec) -> TruncatedModel:
     place = find_place(spec)
     if spec.classes < 2:
         raise UsageError(f"a classifier needs at least 2 classes, not {spec.classes}")
-    backbone = build_backbone(spec.backbone)
+    backbone = build_backbone(spec.backbone, image_size=spec.image_size)
+    for path, layer in place.measured.symbolic.added.items():
+        backbone.set_submodule(path, copy.deepcopy(layer))
     trunk = fx.GraphModule(backbone, extract_graph(place.measured.symbolic, place.node), class_name="Trunk")
     if spec.cut == FULL:
         return TruncatedModel(trunk, _build_own_head(backbone, place, spec.classes))
-    head = Head(place.features, spec.classes, pool=spec.pool, dropout=spec.dropout, normalised=place.normalised)
+    head = Head(
+        place.features,
+        spec.classes,
+        pool=spec.pool,
+        dropout=spec.dropout,
+        layout=place.layout,
+        normalised=place.normalised,
+    )
     return TruncatedModel(trunk, head)
 
 

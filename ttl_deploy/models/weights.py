@@ -14,14 +14,15 @@ from torch import nn
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.files import publish_bytes, sha256_bytes
 from ttl_deploy.models.backbones import backbone_names, build_meta_backbone
-from ttl_deploy.models.graph import trace_backbone
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.models.torchvision_border import load_torchvision
+from ttl_deploy.models.tracing import trace_backbone
 from ttl_deploy.models.truncation import TruncatedModel, find_place
 from ttl_deploy.models.weights_source import WeightsSource, find_weights
 from ttl_deploy.records.models import Cut, ModelSpec
 
 _RANDOM = "random initial weights"
+_USUAL_SIZE = 224
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +49,14 @@ def load_pretrained(model: TruncatedModel, spec: ModelSpec, weights: str) -> Wei
     note says which. Anything else that is missing or misshapen raises `WeightsError`, and so do
     weights of another network and files that cannot be read or downloaded.
     """
-    source = _read_fitting(weights, spec.backbone)
+    source = _read_fitting(weights, spec.backbone, spec.image_size)
     if source is None:
         return WeightsNote(text=_RANDOM, sha256="")
     misfits = _find_misfits(source, spec.backbone, spec.image_size)
     if misfits[spec.cut]:
         raise WeightsError(_explain(source, spec.backbone, spec.cut, misfits, _hint(source, spec.backbone, misfits)))
     _copy(source, model.trunk)
-    return WeightsNote(text=_describe(source, spec.backbone, find_place(spec)), sha256=source.sha256)
+    return WeightsNote(text=_describe(source, find_place(spec)), sha256=source.sha256)
 
 
 def check_weights(weights: str, backbone: str, cuts: Sequence[Cut], *, image_size: int) -> tuple[Coverage, ...]:
@@ -63,7 +64,7 @@ def check_weights(weights: str, backbone: str, cuts: Sequence[Cut], *, image_siz
 
     Raises `WeightsError` where the weights cannot be read or downloaded, or are another network's.
     """
-    source = _read_fitting(weights, backbone)
+    source = _read_fitting(weights, backbone, image_size)
     if source is None:
         return tuple(Coverage(cut=cut.name, covered=True) for cut in cuts)
     misfits = _find_misfits(source, backbone, image_size)
@@ -102,17 +103,18 @@ def load_weights(model: nn.Module, path: Path) -> str:
 
 
 @cache
-def _state_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+def _state_shapes(backbone: str, image_size: int) -> dict[str, tuple[int, ...]]:
     """Return name and shape of everything in a backbone's state dict."""
-    return {name: tuple(tensor.shape) for name, tensor in build_meta_backbone(backbone).state_dict().items()}
+    state = build_meta_backbone(backbone, image_size=image_size).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _needed_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
+def _needed_shapes(backbone: str, image_size: int) -> dict[str, tuple[int, ...]]:
     """Return name and shape of the tensors that a file must hold for a whole backbone.
 
     Without BatchNorm's step counters, which old files lack and which nothing here computes with.
     """
-    shapes = _state_shapes(backbone)
+    shapes = _state_shapes(backbone, image_size)
     return {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
 
 
@@ -125,7 +127,7 @@ def _is_in_trunk(name: str, place: Place) -> bool:
     return not place.targets.isdisjoint(_prefixes(name))
 
 
-def _read_fitting(weights: str, backbone: str) -> WeightsSource | None:
+def _read_fitting(weights: str, backbone: str, image_size: int) -> WeightsSource | None:
     """Read weights, and refuse those of a relative whose shallow layers would happen to fit.
 
     ResNet-101's file holds everything that ResNet-50's stages 1 to 3 ask for, but as part of
@@ -135,8 +137,8 @@ def _read_fitting(weights: str, backbone: str) -> WeightsSource | None:
     source = find_weights(weights, backbone)
     if source is None:
         return None
-    state = _state_shapes(backbone)
-    classifier = str(find_classifier(trace_backbone(backbone)).target).partition(".")[0]
+    state = _state_shapes(backbone, image_size)
+    classifier = str(find_classifier(trace_backbone(backbone, image_size)).target).partition(".")[0]
     body = {name.partition(".")[0] for name in state} - {classifier}
     foreign = [
         name
@@ -156,7 +158,7 @@ def _find_misfits(source: WeightsSource, backbone: str, image_size: int) -> dict
     """Return, per cut, what is wrong with each tensor of its trunk that does not fit; empty where all do."""
     problems = {
         name: problem
-        for name, shape in _needed_shapes(backbone).items()
+        for name, shape in _needed_shapes(backbone, image_size).items()
         if (problem := _find_problem(source.tensors.get(name), shape))
     }
     return {
@@ -183,10 +185,11 @@ def _copy(source: WeightsSource, trunk: nn.Module) -> None:
             target.copy_(tensor)
 
 
-def _describe(source: WeightsSource, backbone: str, place: Place) -> str:
-    own = set(_needed_shapes(backbone))
+def _describe(source: WeightsSource, place: Place) -> str:
+    backbone, image_size = place.measured.symbolic.name, place.measured.image_size
+    own = set(_needed_shapes(backbone, image_size))
     trunk = {name for name in own if _is_in_trunk(name, place)}
-    classifier = str(find_classifier(trace_backbone(backbone)).target)
+    classifier = str(find_classifier(trace_backbone(backbone, image_size)).target)
     absent = [name for name in own - trunk - set(source.tensors) if classifier not in _prefixes(name)]
     text = f"{source.name} covers the trunk"
     if not absent:
@@ -229,7 +232,7 @@ def guess_backbone(source: WeightsSource) -> str | None:
     """Return the backbone to which all, or nearly all, tensors of a file belong, or None."""
     likely, most = None, 0.9
     for name in _likely_family(source):
-        own = _state_shapes(name)
+        own = _state_shapes(name, _USUAL_SIZE)
         fitting = sum(own.get(key) == tuple(tensor.shape) for key, tensor in source.tensors.items())
         share = fitting / max(len(source.tensors), 1)
         if share > most:
@@ -241,7 +244,10 @@ def _likely_family(source: WeightsSource) -> list[str]:
     """Return the backbones of the torchvision module whose first network shares most names with the file."""
     models = load_torchvision().models
     families: dict[str, list[str]] = {}
-    for name in backbone_names():
+    for name in (name for name in backbone_names() if ":" not in name):
         families.setdefault(models.get_model_builder(name).__module__, []).append(name)
-    shared = {family: len(source.tensors.keys() & _state_shapes(names[0]).keys()) for family, names in families.items()}
+    shared = {
+        family: len(source.tensors.keys() & _state_shapes(names[0], _USUAL_SIZE).keys())
+        for family, names in families.items()
+    }
     return families[max(shared, key=lambda family: shared[family])]

@@ -7,26 +7,20 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from ttl_deploy.errors import StorageError, WeightsError
-from ttl_deploy.files import make_folder, sha256_file
-from ttl_deploy.models.torchvision_border import load_torchvision
+from ttl_deploy.errors import WeightsError
+from ttl_deploy.files import sha256_file
+from ttl_deploy.models.backbones import find_backbone
 
 IMAGENET = "imagenet"
 NONE = "none"
 _SUFFIXES = (".pth", ".pt", ".safetensors")
-_REMEDIES = "or give a file you have with --weights FILE, or start from random weights with --weights none"
-
-# torchvision's file names end in the first digits of their SHA-256.
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")
 # DenseNet's published files still have the names from before its layers were renamed.
 _OLD_DENSENET_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -54,7 +48,7 @@ def find_weights(weights: str, backbone: str) -> WeightsSource | None:
     """
     if weights == NONE:
         return None
-    path = _fetch_imagenet(backbone) if weights == IMAGENET else Path(weights).expanduser()
+    path = _fetch_published(backbone) if weights == IMAGENET else Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(f"no weights file {weights!r}: --weights takes {IMAGENET}, {NONE} or the path of a file")
     if path.suffix not in _SUFFIXES:
@@ -62,37 +56,14 @@ def find_weights(weights: str, backbone: str) -> WeightsSource | None:
             f"{path.name} is not a known kind of weights file: its name must end in {', '.join(_SUFFIXES)}"
         )
     stat = path.stat()
-    source = _read(path, stat.st_mtime_ns, stat.st_size)
-    if weights == IMAGENET:
-        _check_published_hash(path, source.sha256)
-    return source
+    return _read(path, stat.st_mtime_ns, stat.st_size)
 
 
-def _fetch_imagenet(backbone: str) -> Path:
-    """Return the path of torchvision's weights file in torch's cache, downloading it where it is missing."""
-    url = load_torchvision().models.get_model_weights(backbone).DEFAULT.url
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlparse(url).path).name
-    if path.exists():
-        return path
-    expected = _HASH_IN_NAME.search(path.name)
-    try:
-        make_folder(folder)
-        torch.hub.download_url_to_file(url, str(path), expected and expected.group(1), progress=False)
-    except (OSError, HTTPException, RuntimeError, StorageError) as error:
-        raise WeightsError(
-            f"could not download {path.name} ({error}): fetch {url} on another machine "
-            f"and put it into {folder}, {_REMEDIES}"
-        ) from error
-    return path
-
-
-def _check_published_hash(path: Path, sha256: str) -> None:
-    expected = _HASH_IN_NAME.search(path.name)
-    if expected and not sha256.startswith(expected.group(1)):
-        raise WeightsError(
-            f"{path} is damaged: its SHA-256 is not the one in its name. Delete it and try again, {_REMEDIES}"
-        )
+def _fetch_published(backbone: str) -> Path:
+    published = find_backbone(backbone).published
+    if published is None:
+        raise WeightsError(f"{backbone} has no published weights: give --weights FILE, or --weights {NONE}")
+    return published.fetch()
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,30 @@ from typing import Literal
 Pool = Literal["avg", "max", "avgmax", "gem", "flatten"]
 FULL = "full"
 """The name of the cut that is the whole network, its last layer resized to the task's classes."""
+Layout = Literal["map", "map-last", "tokens"]
+"""How features lie in memory: `(N, C, H, W)`, `(N, H, W, C)` as in Swin, or `(N, tokens, C)` as in ViT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputConvention:
+    """How a network wants its images: `(value - mean) / std` per channel, for pixel values in 0..1.
+
+    With three entries channels are red, green, blue; a single entry holds for every channel, be it
+    one (grey) or three.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
+            raise ValueError(f"mean {self.mean} and std {self.std} must both have one entry, or three")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std {self.std} must be above 0")
+
+
+IMAGENET_INPUT = InputConvention(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""ImageNet's statistics, with which torchvision's networks were trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +57,21 @@ class Cut:
         stage: whether it is the last cut at its resolution (what `--cuts stages` takes); not in the
             middle of a block, and not where it would be the same network as `full`.
         depth: position among all cuts of the backbone, counted from 1.
-        channels, height, width: shape of the features at the cut, for the given image size.
-        normalised: False where the head must start with BatchNorm and ReLU.
+        channels, height, width: shape of the features at the cut, for the given image size; tokens
+            are counted in `height`, with `width` 1.
+        layout: in which order the trunk returns them.
+        normalised: False where the head must start with a normalisation.
         params: parameters of trunk and head together.
         macs: multiply-accumulates of convolutions and linear layers for one image, head included.
         layers: convolutions and linear layers that run, head included.
         params_share, macs_share: the same relative to the full network with as many classes.
+        weights_bytes: size of the model's parameters and buffers in single precision: about that of
+            the exported file.
+        peak_bytes: largest size of the tensors alive at once while the trunk runs layer by layer on
+            one image in single precision, the image included; what a layer needs inside is not counted.
+        receptive_field: side in pixels of the square of the image that one position at the cut can
+            depend on, where that is known; gates (squeeze-and-excitation) are not counted.
+        global_context: whether such gates let the trunk see a summary of the whole image as well.
     """
 
     name: str
@@ -48,9 +81,14 @@ class Cut:
     channels: int
     height: int
     width: int
+    layout: Layout
     normalised: bool
     params: int
     macs: int
     layers: int
     params_share: float
     macs_share: float
+    weights_bytes: int
+    peak_bytes: int
+    receptive_field: int | None
+    global_context: bool
