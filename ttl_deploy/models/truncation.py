@@ -17,13 +17,15 @@ class TruncatedModel(nn.Module):
 
     `trunk` keeps the backbone's own parameter names and computes bit for bit what the backbone
     computes up to the cut. For `full`, `trunk` ends before the classification layer, and `head` is
-    the network's own remainder with that layer resized.
+    the network's own remainder with that layer resized. `channels` says whether the images are RGB (3)
+    or grey (1).
     """
 
-    def __init__(self, trunk: fx.GraphModule, head: nn.Module) -> None:
+    def __init__(self, trunk: fx.GraphModule, head: nn.Module, *, channels: int) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
+        self.channels = channels
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn normalised images `(N, C, H, W)` into logits `(N, classes)`; C is what the backbone takes, 1 or 3."""
@@ -43,9 +45,10 @@ def build(spec: ModelSpec) -> TruncatedModel:
     backbone = build_backbone(spec.backbone, image_size=spec.image_size)
     for path, layer in place.measured.symbolic.added.items():
         backbone.set_submodule(path, copy.deepcopy(layer))
+    channels = place.measured.symbolic.channels
     trunk = fx.GraphModule(backbone, extract_graph(place.measured.symbolic, place.node), class_name="Trunk")
     if spec.cut == FULL:
-        return TruncatedModel(trunk, _build_own_head(backbone, place, spec.classes))
+        return TruncatedModel(trunk, _build_own_head(backbone, place, spec.classes), channels=channels)
     head = Head(
         place.features,
         spec.classes,
@@ -54,7 +57,7 @@ def build(spec: ModelSpec) -> TruncatedModel:
         layout=place.layout,
         normalised=place.normalised,
     )
-    return TruncatedModel(trunk, head)
+    return TruncatedModel(trunk, head, channels=channels)
 
 
 def find_place(spec: ModelSpec) -> Place:
