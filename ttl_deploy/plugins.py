@@ -30,6 +30,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         # The prefixes of backbones' names; torchvision's need none.
         "backbones": {
             "torchvision": "ttl_deploy.models.backbones.torchvision_models:TorchvisionFamily",
+            "timm": "ttl_deploy.models.backbones.timm_models:TimmFamily",
         },
         "strategies": {"full": "ttl_deploy.training.strategies.full:FullFinetuning"},
         "policies": {"exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive"},
