@@ -119,13 +119,13 @@ def _find_stages(places: Sequence[Place], costs: Sequence[_Cost]) -> set[str]:
     after each quarter of its blocks. A place that costs exactly what `full` costs is the full network
     under another name (ResNet's `layer4.2` with average pooling): `full` stands for it.
     """
-    last: dict[tuple[int, ...], int] = {}
+    last: dict[int, int] = {}
     for position, place in enumerate(places[:-1]):
-        resolution = place.features[1:]
+        resolution = place.features[1] * place.features[2]
         if not place.inside_block or resolution not in last or places[last[resolution]].inside_block:
             last[resolution] = position
     chosen = set(last.values())
     if len(last) < _FEW_RESOLUTIONS:
-        whole = [position for position, place in enumerate(places[:-1]) if not place.inside_block]
+        whole = [position for position, place in enumerate(places[:-1]) if place.ends_block]
         chosen |= {whole[len(whole) * quarter // 4 - 1] for quarter in (1, 2, 3) if len(whole) >= 4}
     return {places[position].name for position in chosen if costs[position] != costs[-1]}

@@ -57,7 +57,8 @@ class Place:
         parts: the tensors of the concatenation `node`, or `node` alone.
         targets: the layers and the single parameters of the trunk.
         inside_block: whether the cut lies within a block, as between the expansion and the
-            projection of an inverted residual, and not at its end.
+            projection of an inverted residual, and not at its end; a network's encoder is a block too.
+        ends_block: whether it is the output of a block, be that within a larger one or not.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Place:
     layout: Layout
     normalised: bool
     inside_block: bool
+    ends_block: bool
     params: int
     weights_bytes: int
     peak_bytes: int
@@ -214,7 +216,7 @@ def _multiplied_before(measured: Measured, node: fx.Node) -> Iterator[str]:
             yield measured.symbolic.paths[earlier]
 
 
-def _find_normalised(symbolic: Symbolic) -> set[fx.Node]:
+def _find_normalised(measured: Measured) -> set[fx.Node]:
     """Find the values that need no BatchNorm and ReLU before they are pooled.
 
     Those are outputs of normalisations and activations, and whatever pooling, adding, scaling or
@@ -223,11 +225,12 @@ def _find_normalised(symbolic: Symbolic) -> set[fx.Node]:
     what it was built to keep. The bare convolutions that DenseNet joins and pools do not, nor does
     ConvNeXt's residual sum.
     """
+    symbolic = measured.symbolic
     found: set[fx.Node] = set()
     for node in symbolic.graph.nodes:
         layer = symbolic.module(node)
         inputs = [value for value in node.all_input_nodes if value.op != "get_attr"]
-        if isinstance(layer, _CONVOLUTIONS):
+        if node in measured.macs:
             continue
         is_bounded = isinstance(layer, _NORMS + _ACTIVATIONS) or node.target in _ACTIVATION_FUNCTIONS
         if is_bounded or all(value in found for value in inputs):
@@ -237,7 +240,7 @@ def _find_normalised(symbolic: Symbolic) -> set[fx.Node]:
 
 def _measure_places(measured: Measured, chosen: list[_Chosen]) -> Iterator[Place]:
     symbolic = measured.symbolic
-    normalised = _find_normalised(symbolic)
+    normalised = _find_normalised(measured)
     before: set[fx.Node] = set()
     targets: set[str] = set()
     params = weights_bytes = macs = layers = 0
@@ -263,6 +266,7 @@ def _measure_places(measured: Measured, chosen: list[_Chosen]) -> Iterator[Place
             layout=layout,
             normalised=name == FULL or node in normalised,
             inside_block=_is_inside_block(symbolic, node),
+            ends_block=_ends_block(symbolic, node),
             params=params,
             weights_bytes=weights_bytes,
             peak_bytes=peak_bytes,
