@@ -1,7 +1,6 @@
-"""Truncated models against the full network: the same numbers up to the cut, and nothing past it."""
+"""Truncated models: their sizes, what they hold, how they switch between training and evaluation."""
 
 import copy
-from collections.abc import Iterable
 
 import pytest
 import torch
@@ -11,37 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from ttl_deploy.errors import UnknownNameError
 from ttl_deploy.models.backbones import backbone_names
 from ttl_deploy.models.cuts import list_cuts
-from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.models.truncation import build
 from ttl_deploy.records.models import ModelSpec
 
-SIDE = {"inception_v3": 96}
-FAMILIES = (
-    *("resnet18", "densenet121", "mobilenet_v2", "squeezenet1_1", "vgg11_bn", "shufflenet_v2_x0_5", "googlenet"),
-    *("convnext_tiny", "regnet_y_400mf", "efficientnet_b0", "mnasnet0_5", "inception_v3", "mobilenet_v3_small"),
-    *("alexnet",),
-)
-# Their linear layers take seconds to draw.
-LARGE = ("alexnet", "vgg11_bn")
+SIDE = {"inception_v3": 96, "maxvit_t": 224}
 
 
 def spec(backbone: str, cut: str, classes: int = 2) -> ModelSpec:
     return ModelSpec(backbone=backbone, cut=cut, classes=classes, image_size=SIDE.get(backbone, 64))
-
-
-def build_full_network(backbone: str) -> nn.Module:
-    """Build torchvision's own network, with normalisation layers that do something."""
-    inception = {"aux_logits": False, "init_weights": True, "transform_input": True}
-    options = inception if backbone in ("googlenet", "inception_v3") else {}
-    torch.manual_seed(0)
-    model: nn.Module = load_torchvision().models.get_model(backbone, weights=None, **options)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.2)
-            nn.init.normal_(layer.bias, 0.0, 0.2)
-            nn.init.normal_(layer.running_mean, 0.0, 0.2)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return model
 
 
 def images(backbone: str) -> Tensor:
@@ -49,81 +25,9 @@ def images(backbone: str) -> Tensor:
     return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def record_features(model: nn.Module, cuts: Iterable[str], given: Tensor) -> dict[str, Tensor]:
-    """Return what the full network holds at each cut, through hooks on its own modules.
-
-    Inside a dense block that is what the next layer is given, a list of tensors to be joined.
-    """
-    seen: dict[str, Tensor] = {}
-    hooks = []
-    for cut in cuts:
-        block, _, last = cut.rpartition(".")
-        if last.startswith("denselayer"):
-            following = model.get_submodule(f"{block}.denselayer{int(last.removeprefix('denselayer')) + 1}")
-            keep = lambda _, parts, cut=cut: seen.update({cut: torch.cat(parts[0], 1).clone()})  # noqa: E731
-            hooks.append(following.register_forward_pre_hook(keep))
-        else:
-            keep = lambda _, __, output, cut=cut: seen.update({cut: output.clone()})  # noqa: E731
-            hooks.append(model.get_submodule(cut).register_forward_hook(keep))
-    with torch.no_grad():
-        torch.manual_seed(2)
-        model(given)
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
-def compare_with_full_network(backbone: str, cuts: list[str]) -> None:
-    network = build_full_network(backbone)
-    state = {key: value.clone() for key, value in network.state_dict().items()}
-    given = images(backbone)
-    expected = {training: record_features(network.train(training), cuts, given) for training in (False, True)}
-    for cut in cuts:
-        truncated = build(spec(backbone, cut))
-        truncated.trunk.load_state_dict({key: state[key] for key in truncated.trunk.state_dict()})
-        for training in (False, True):
-            with torch.no_grad():
-                torch.manual_seed(2)
-                features = truncated.train(training).trunk(given)
-            assert torch.equal(features, expected[training][cut]), f"{backbone} {cut} training={training}"
-        assert truncated(given).shape == (2, 2)
-
-
 def sample_cuts(backbone: str) -> list[str]:
     cuts = [cut.name for cut in list_cuts(backbone, image_size=SIDE.get(backbone, 64), classes=2)][:-1]
-    if backbone in LARGE:
-        return [cuts[2 * len(cuts) // 3]]
     return [cuts[0], cuts[2 * len(cuts) // 3], cuts[-1]]
-
-
-@pytest.mark.parametrize("backbone", FAMILIES)
-def test_a_trunk_computes_bit_for_bit_what_the_full_network_does(backbone: str) -> None:
-    compare_with_full_network(backbone, sample_cuts(backbone))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone", FAMILIES)
-def test_every_cut_of_every_family_is_exact(backbone: str) -> None:
-    cuts = list_cuts(backbone, image_size=SIDE.get(backbone, 64), classes=2)[:-1]
-    compare_with_full_network(backbone, [cut.name for cut in cuts])
-
-
-@pytest.mark.parametrize(
-    "backbone", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in FAMILIES]
-)
-def test_full_is_the_whole_network_with_its_own_pooling_and_classifier(backbone: str) -> None:
-    """With 1000 classes all tensors fit, so the logits must be torchvision's."""
-    network = build_full_network(backbone)
-    model = build(spec(backbone, "full", classes=1000))
-    own = network.state_dict()
-    model.load_state_dict({key: own[key.partition(".")[2]] for key in model.state_dict()})
-    assert len(model.state_dict()) == len(own)
-    for training in (False, True):
-        with torch.no_grad():
-            torch.manual_seed(2)
-            expected = network.train(training)(images(backbone))
-            torch.manual_seed(2)
-            assert torch.equal(model.train(training)(images(backbone)), expected)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +42,7 @@ def test_params_and_macs_of_a_cut_are_those_of_the_built_model(backbone: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", [name for name in backbone_names() if "128gf" not in name])
+@pytest.mark.parametrize("backbone", [name for name in backbone_names() if ":" not in name and "128gf" not in name])
 def test_macs_of_every_backbone_are_half_of_torchs_flops(backbone: str) -> None:
     side = SIDE.get(backbone, 64)
     cuts = list_cuts(backbone, image_size=side, classes=2)

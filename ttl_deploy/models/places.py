@@ -109,7 +109,8 @@ def _choose_nodes(measured: Measured, classifier: fx.Node) -> list[tuple[fx.Node
         multiplications += node in measured.macs
         if node is classifier or (node in bottlenecks and _ends_features(measured, node)):
             break
-        if node not in bottlenecks or not multiplications or isinstance(symbolic.module(node), _DROPOUTS):
+        is_bare_dropout = isinstance(symbolic.module(node), _DROPOUTS) and not _ends_block(symbolic, node)
+        if node not in bottlenecks or not multiplications or is_bare_dropout:
             continue
         if find_layout(measured, node) is not None:
             numbered.append((multiplications, node))
@@ -193,8 +194,8 @@ def _is_inside_block(symbolic: Symbolic, node: fx.Node) -> bool:
 def _name(measured: Measured, node: fx.Node, parts: tuple[fx.Node, ...]) -> str:
     """Name a cut after the outermost block whose output it is; inside a dense block, after the last part's.
 
-    In the middle of a block (a transformer's after its attention was added) it is the part of the block
-    that multiplied last.
+    Behind functional layers, and in the middle of a block (a transformer's after its attention was
+    added), it is what multiplied last: the part of the block, or a layer.
     """
     symbolic = measured.symbolic
     for candidate in (node, parts[-1]):
@@ -202,8 +203,6 @@ def _name(measured: Measured, node: fx.Node, parts: tuple[fx.Node, ...]) -> str:
         if known:
             return known[-1]
     inside = symbolic.paths[node].rpartition(".")[0]
-    if not inside:
-        return symbolic.paths[node]
     before = list(_multiplied_before(measured, node))
     within = [path.removeprefix(f"{inside}.") for path in before if path.startswith(f"{inside}.")]
     return f"{inside}.{within[-1].partition('.')[0]}" if within else before[-1]
