@@ -48,6 +48,7 @@ _EXTRA_OF_MODULE = {
     "safetensors": "train",
     "sklearn": "train",
     "plotly": "train",
+    "matplotlib": "train",
     "openvino": "openvino",
     "nncf": "openvino",
     "tensorrt": "trt",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ttl_deploy.records.data import DecodeSettings, Split
-from ttl_deploy.records.models import ModelSpec, Pool
+from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
 from ttl_deploy.records.scores import PickRule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -68,12 +68,14 @@ class TrainSettings:
 class SearchSettings:
     """Everything that decides a search's result; `config.json` of a run folder.
 
-    `cuts` is `stages`, `all`, or names; `weights` is `imagenet`, `none` or a file.
+    `cuts` is `stages`, `all`, or names; `weights` is `imagenet`, `none` or a file; `normalise` is `auto`
+    (what the weights are used to), a convention's name, or numbers MEAN/STD for pixel values in 0..1.
     """
 
     backbone: str
     data: str
     weights: str = "imagenet"
+    normalise: str = "auto"
     cuts: tuple[str, ...] = ("stages",)
     strategy: str = "full"
     policy: str = "exhaustive"
@@ -97,10 +99,16 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One training: which model, how, from which seed. A pure function of this record and the data."""
+    """One training: which model, how, from which seed. A pure function of this record and the data.
+
+    `input` says how images are brought to the model, with one entry per channel that it takes, 1 or 3;
+    `weights_input` how they were brought to the network that the weights file is from.
+    """
 
     model: ModelSpec
     weights: str
+    input: InputConvention = IMAGENET_INPUT
+    weights_input: InputConvention = IMAGENET_INPUT
     strategy: str
     seed: int
     train: TrainSettings
@@ -163,6 +171,8 @@ class CutProfile:
     """A cut's costs before any training; latency of the exported model, one image, in seconds.
 
     `latency_noise_s` is the spread between fresh processes; `size_bytes` that of the ONNX file.
+    `measured` is when the latency was (UTC, ISO 8601), and `cached` whether an earlier command did it.
+    The fields from `stage` to `global_context` are those of `Cut`; None where a run did not record them.
     """
 
     cut: str
@@ -175,11 +185,21 @@ class CutProfile:
     latency_s: float | None
     latency_noise_s: float | None
     note: str = ""
+    measured: str = ""
+    cached: bool = False
+    stage: bool = False
+    weights_bytes: int | None = None
+    peak_bytes: int | None = None
+    receptive_field: int | None = None
+    global_context: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """All candidate cuts measured on one target and machine, shallow to deep, the full network last."""
+    """All candidate cuts measured on one target and machine, shallow to deep, the full network last.
+
+    `image_size` in pixels; `notes` say what a reader of the latencies should know.
+    """
 
     target: str
     runtime: str
@@ -188,6 +208,8 @@ class Profile:
     batch: int
     machine: str
     cuts: tuple[CutProfile, ...]
+    image_size: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
