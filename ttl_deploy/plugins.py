@@ -31,6 +31,8 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "backbones": {
             "torchvision": "ttl_deploy.models.backbones.torchvision_models:TorchvisionFamily",
             "timm": "ttl_deploy.models.backbones.timm_models:TimmFamily",
+            "cbr": "ttl_deploy.models.backbones.cbr:CbrFamily",
+            "slim": "ttl_deploy.models.backbones.slim:SlimFamily",
         },
         "strategies": {"full": "ttl_deploy.training.strategies.full:FullFinetuning"},
         "policies": {"exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive"},
