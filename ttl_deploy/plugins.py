@@ -51,6 +51,7 @@ _EXTRA_OF_MODULE = {
     "sklearn": "train",
     "plotly": "train",
     "matplotlib": "train",
+    "timm": "timm",
     "openvino": "openvino",
     "nncf": "openvino",
     "tensorrt": "trt",

@@ -12,7 +12,7 @@ from torch import nn
 from ttl_deploy.errors import UsageError
 from ttl_deploy.models.backbones.backbone import Backbone
 
-_FORM = "package.module:function, where the function takes no arguments and returns a torch.nn.Module"
+_FORM = "package.module:function, where the function needs no arguments and returns a torch.nn.Module"
 
 
 def find_own(name: str) -> Backbone:
@@ -35,25 +35,30 @@ def _import(name: str, module_name: str, attribute: str) -> Callable[[], Any]:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise UsageError(
-                f"backbone {name!r}: there is no module {error.name!r} in {here} or among the installed packages; "
-                f"run from the folder that holds it, or install it. An own network is given as {_FORM}"
-            ) from error
-        raise UsageError(f"backbone {name!r}: importing {module_name} needs {error.name!r}, not installed") from error
-    except AttributeError as error:
-        raise UsageError(f"backbone {name!r}: {error}; an own network is given as {_FORM}") from error
+    except Exception as error:  # noqa: BLE001 # the user's own code runs here, and may raise anything
+        raise UsageError(f"backbone {name!r}: {_explain_import(error, module_name, here)}") from error
     if not callable(found):
         raise UsageError(f"backbone {name!r} is a {type(found).__name__}: give {_FORM}")
-    return found  # type: ignore[no-any-return] # what it returns is checked when it is called
+    function: Callable[[], Any] = found
+    return function
+
+
+def _explain_import(error: Exception, module_name: str, here: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+        return (
+            f"there is no module {error.name!r} in {here} or among the installed packages: "
+            f"run from the folder that holds it, or install it. An own network is given as {_FORM}"
+        )
+    return f"importing it fails ({type(error).__name__}: {error}). An own network is given as {_FORM}"
 
 
 def _build(name: str, function: Callable[[], Any], _image_size: int) -> nn.Module:
     try:
         network = function()
-    except TypeError as error:
-        raise UsageError(f"backbone {name!r} cannot be built: {error}; give {_FORM}") from error
+    except Exception as error:  # noqa: BLE001 # the user's own code runs here, and may raise anything
+        raise UsageError(
+            f"backbone {name!r} cannot be built ({type(error).__name__}: {error}): give {_FORM}"
+        ) from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"backbone {name!r} returned a {type(network).__name__}, not a torch.nn.Module: give {_FORM}")
     return network
