@@ -24,6 +24,13 @@ def run(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a .pth/.safetensors file [imagenet].")] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            help="What pixels become: auto (as the weights know them), imagenet, torchxrayvision, zero-one, "
+            "minus-one-one, or MEAN/STD for values in 0..1 [auto]."
+        ),
+    ] = None,
     cuts: Annotated[str | None, typer.Option(help="stages, all, or names separated by commas [stages].")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the square image in pixels [224].")] = None,
     fit: Annotated[str | None, typer.Option(help="pad, stretch or crop to the square [pad].")] = None,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ttl_deploy.errors import UsageError
+from ttl_deploy.models.input_conventions import check_normalise
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.trials import Augmentation, SearchSettings, TrainSettings
 
@@ -40,9 +41,12 @@ def build_settings(given: Mapping[str, Any], *, config: Path | None) -> SearchSe
         decode = _convert(DecodeSettings, {"image_size": 224} | _only(merged, _DECODE))
         augmentation = _convert(Augmentation, _only(merged, _AUGMENT))
         train = _convert(TrainSettings, _only(merged, _TRAIN) | {"augmentation": augmentation})
-        return _convert(SearchSettings, _only(merged, _SEARCH) | {"decode": decode, "train": train} | _limits(merged))
+        fields = _only(merged, _SEARCH) | {"decode": decode, "train": train} | _limits(merged)
+        settings = _convert(SearchSettings, fields)
     except (msgspec.ValidationError, ValueError) as error:
         raise UsageError(f"cannot use these settings: {error}") from error
+    check_normalise(settings.normalise)
+    return settings
 
 
 def parse_cuts(text: str) -> tuple[str, ...]:

@@ -89,7 +89,8 @@ class TestRealFiles:
 
     def test_coverage_is_told_for_all_cuts_at_once(self) -> None:
         cuts = list_cuts("resnet18", image_size=64, classes=2)
-        coverage = check_weights(str(WEIGHTS / "resnet18-conv1_to_layer3.pth"), "resnet18", cuts, image_size=64)
+        used = check_weights(str(WEIGHTS / "resnet18-conv1_to_layer3.pth"), "resnet18", cuts, image_size=64)
+        coverage = used.cuts
         assert [item.cut for item in coverage if not item.covered] == ["layer4.0", "layer4.1", "full"]
         assert all("is missing" in item.reason for item in coverage if not item.covered)
 
@@ -101,7 +102,9 @@ class TestRealFiles:
 def test_random_weights_are_noted_as_such() -> None:
     assert load("squeezenet1_1", "features.5", "none")[1] == WeightsNote(text="random initial weights", sha256="")
     cuts = list_cuts("squeezenet1_1", image_size=64, classes=2)
-    assert all(item.covered for item in check_weights("none", "squeezenet1_1", cuts, image_size=64))
+    used = check_weights("none", "squeezenet1_1", cuts, image_size=64)
+    assert all(item.covered for item in used.cuts)
+    assert (used.note, used.path, used.sha256) == ("random initial weights", "", "")
 
 
 def test_a_loaded_trunk_computes_what_the_network_of_the_file_does(resnet18_file: Path) -> None:
@@ -178,7 +181,7 @@ def test_auxiliary_classifiers_of_the_published_files_are_ignored(tmp_path: Path
     ("changes", "expected"),
     [
         ({"conv1.weight": None}, "conv1.weight is missing"),
-        ({"conv1.weight": torch.zeros(64, 1, 7, 7)}, r"no conv1.weight of shape \(64, 1, 7, 7\)"),
+        ({"conv1.weight": torch.zeros(64, 2, 7, 7)}, r"no conv1.weight of shape \(64, 2, 7, 7\)"),
         ({"conv1.weight": torch.full((64, 3, 7, 7), float("nan"))}, "conv1.weight holds values that are not finite"),
         ({"conv1.weight": torch.zeros(64, 3, 7, 7, dtype=torch.int8)}, "conv1.weight holds torch.int8"),
     ],

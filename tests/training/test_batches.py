@@ -5,6 +5,8 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
+from ttl_deploy.models.input_conventions import NAMED, fit_channels
+from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
 from ttl_deploy.records.trials import Augmentation
 from ttl_deploy.training import batches, losses
 from ttl_deploy.training.batches import LabelledPixels
@@ -43,7 +45,25 @@ def test_normalising_is_torchvisions() -> None:
     expected = (IMAGES.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor(
         [0.229, 0.224, 0.225]
     ).view(1, 3, 1, 1)
-    torch.testing.assert_close(batches.normalise(IMAGES).double(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(batches.normalise(IMAGES, IMAGENET_INPUT).double(), expected, atol=1e-6, rtol=0)
+
+
+def test_normalising_for_a_grey_network_averages_the_channels_and_keeps_grey_images_exactly() -> None:
+    convention = InputConvention(mean=(0.5,), std=(0.25,))
+    averaged = batches.normalise(IMAGES, convention)
+    expected = (IMAGES.double().mean(dim=1, keepdim=True) / 255 - 0.5) / 0.25
+    torch.testing.assert_close(averaged.double(), expected, atol=1e-6, rtol=0)
+    grey = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    once = (grey.float() / 255 - 0.5) / 0.25
+    assert torch.equal(batches.normalise(grey.expand(1, 3, 16, 16), convention), once)
+
+
+def test_torchxrayvisions_values_reach_from_minus_to_plus_1024() -> None:
+    grey = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    for channels in (1, 3):
+        given = batches.normalise(grey, fit_channels(NAMED["torchxrayvision"], channels))
+        assert given.shape == (2, channels, 1, 1)
+        torch.testing.assert_close(given[:, 0].flatten(), torch.tensor([-1024.0, 1024.0]))
 
 
 def test_no_augmentation_changes_nothing() -> None:

@@ -5,6 +5,7 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
+from ttl_deploy.records.models import IMAGENET_INPUT
 from ttl_deploy.training import batches, devices, evaluation
 from ttl_deploy.training.batches import LabelledPixels
 
@@ -14,10 +15,10 @@ CPU = torch.device("cpu")
 def test_predictions_are_those_of_one_image_at_a_time(val_pixels: LabelledPixels) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.LazyLinear(2))
-    logits = evaluation.predict(model, val_pixels, device=CPU)
+    logits = evaluation.predict(model, val_pixels, convention=IMAGENET_INPUT, device=CPU)
     with torch.no_grad():
         for image, expected in zip(val_pixels.array, logits, strict=True):
-            alone = model(batches.normalise(torch.from_numpy(image)[None].permute(0, 3, 1, 2)))[0]
+            alone = model(batches.normalise(torch.from_numpy(image)[None].permute(0, 3, 1, 2), IMAGENET_INPUT))[0]
             np.testing.assert_allclose(alone.numpy(), expected, atol=1e-5)
 
 

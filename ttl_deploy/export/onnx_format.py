@@ -29,9 +29,11 @@ from ttl_deploy.files import (
     storage_errors,
     sync_folder,
 )
+from ttl_deploy.models.input_conventions import describe_convention
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import ArtifactManifest, FileEntry, Parity
+from ttl_deploy.records.artifacts import ArtifactManifest, FileEntry, InputSpec, Parity
+from ttl_deploy.records.models import InputConvention
 from ttl_deploy.runtime.artifact import (
     GOLDEN,
     MANIFEST,
@@ -68,8 +70,9 @@ class OnnxFormat:
         references: tuple[Sequence[str], NDArray[np.float32]],
         limit: float = PARITY_LIMIT,
     ) -> ArtifactManifest:
-        """Export a model, normalised `(N, 3, H, W)` to logits `(N, classes)`, as an artifact folder.
+        """Export a model, normalised `(N, C, H, W)` to logits `(N, classes)`, as an artifact folder.
 
+        `manifest.input` says how images are normalised: three entries for RGB (C = 3), one for grey (C = 1).
         `images` are real validation images `(n, H, W, 3)`, 64 or more where there are so many, used
         for the check and not stored. `references` are content hashes of source images and the torch
         model's probabilities `(m, classes)` for them. What the format knows better than the caller
@@ -118,7 +121,7 @@ def _write_model(deployable: Deployable, manifest: ArtifactManifest, path: Path)
         manifest,
         format="onnx",
         precision="fp32",
-        input=replace(manifest.input, name=INPUT, max_batch=MAX_BATCH),
+        input=replace(manifest.input, name=INPUT, max_batch=MAX_BATCH, normalisation=_describe_input(manifest.input)),
         output=OUTPUT,
         opset=OPSET,
         ir_version=10,
@@ -127,7 +130,8 @@ def _write_model(deployable: Deployable, manifest: ArtifactManifest, path: Path)
     metadata = {
         METADATA_KEY: codec.to_json(filled),
         "classes": json.dumps(filled.classes, ensure_ascii=False),
-        "input": f"uint8 RGB (batch, {filled.input.height}, {filled.input.width}, 3); normalised inside",
+        "input": f"uint8 RGB (batch, {filled.input.height}, {filled.input.width}, 3); normalised inside: "
+        f"{filled.input.normalisation}",
         "output": f"probabilities (batch, {len(filled.classes)})",
         "intended_use": filled.intended_use,
     }
@@ -137,6 +141,10 @@ def _write_model(deployable: Deployable, manifest: ArtifactManifest, path: Path)
             f"the exporter wrote IR version {written.ir_version}, not {filled.ir_version}: nothing was written"
         )
     return filled
+
+
+def _describe_input(spec: InputSpec) -> str:
+    return describe_convention(InputConvention(mean=spec.mean, std=spec.std))
 
 
 def _check_model(

@@ -5,7 +5,7 @@ import re
 import struct
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,17 @@ from safetensors import SafetensorError
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.files import sha256_file
 from ttl_deploy.models.backbones import find_backbone
+from ttl_deploy.models.backbones.backbone import Published
+from ttl_deploy.models.pickled_models import explain_pickle
 
 IMAGENET = "imagenet"
 NONE = "none"
+_PLAIN = "Save a plain state_dict with torch.save(model.state_dict(), ...), or use .safetensors"
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 # DenseNet's published files still have the names from before its layers were renamed.
 _OLD_DENSENET_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+# The thresholds of torchxrayvision's networks, which no other network has.
+_TORCHXRAYVISION_MARK = "op_threshs"
 
 # What torch.load and safetensors raise on damaged, truncated or hostile content.
 _READ_ERRORS = (
@@ -33,11 +38,17 @@ _READ_ERRORS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsSource:
-    """The tensors of a weights file under a network's own names, and the file's SHA-256."""
+    """The tensors of a weights file, and where it is from.
+
+    `url` is empty for the user's own files; `torchxrayvision` tells whether the file bears that library's mark.
+    """
 
     name: str
+    path: Path
     sha256: str
     tensors: Mapping[str, torch.Tensor]
+    torchxrayvision: bool
+    url: str = ""
 
 
 def find_weights(weights: str, backbone: str) -> WeightsSource | None:
@@ -48,22 +59,32 @@ def find_weights(weights: str, backbone: str) -> WeightsSource | None:
     """
     if weights == NONE:
         return None
-    path = _fetch_published(backbone) if weights == IMAGENET else Path(weights).expanduser()
+    if weights == IMAGENET:
+        published = find_published(backbone)
+        if published is None:
+            raise WeightsError(f"{backbone} has no published weights: give --weights FILE, or --weights {NONE}")
+        return replace(_open(published.fetch()), url=published.source)
+    path = Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(f"no weights file {weights!r}: --weights takes {IMAGENET}, {NONE} or the path of a file")
+    return _open(path)
+
+
+def find_published(backbone: str) -> Published | None:
+    """Return a backbone's published weights, or those of the network it takes its weights from."""
+    found = find_backbone(backbone)
+    if found.published is None and found.weights_of is not None:
+        return find_published(found.weights_of)
+    return found.published
+
+
+def _open(path: Path) -> WeightsSource:
     if path.suffix not in _SUFFIXES:
         raise WeightsError(
             f"{path.name} is not a known kind of weights file: its name must end in {', '.join(_SUFFIXES)}"
         )
     stat = path.stat()
     return _read(path, stat.st_mtime_ns, stat.st_size)
-
-
-def _fetch_published(backbone: str) -> Path:
-    published = find_backbone(backbone).published
-    if published is None:
-        raise WeightsError(f"{backbone} has no published weights: give --weights FILE, or --weights {NONE}")
-    return published.fetch()
 
 
 @lru_cache(maxsize=1)
@@ -74,14 +95,24 @@ def _read(path: Path, _modified: int, _size: int) -> WeightsSource:
     except _READ_ERRORS as error:
         raise WeightsError(
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or holds more than tensors. "
-            "Save a plain state_dict with torch.save(model.state_dict(), ...), or use .safetensors"
+            + (explain_pickle(path) or _PLAIN)
         ) from error
     tensors = _collect_tensors(content)
     if not tensors:
         raise WeightsError(
             f"{path} holds no weights: a state_dict, alone or under 'state_dict' or 'model', was expected"
         )
-    return WeightsSource(name=path.name, sha256=sha256, tensors=tensors)
+    return WeightsSource(
+        name=path.name,
+        path=path.resolve(),
+        sha256=sha256,
+        tensors={name: tensor for name, tensor in tensors.items() if not _is_mark(name)},
+        torchxrayvision=any(map(_is_mark, tensors)),
+    )
+
+
+def _is_mark(name: str) -> bool:
+    return name.rpartition(".")[2] == _TORCHXRAYVISION_MARK
 
 
 def _load(path: Path) -> Any:
@@ -93,7 +124,7 @@ def _load(path: Path) -> Any:
 
 
 def _collect_tensors(content: Any) -> dict[str, torch.Tensor]:
-    """Unwrap a checkpoint and bring its names into the network's own form; entries that are no tensors are left."""
+    """Unwrap a checkpoint; entries that are no tensors are left out."""
     while isinstance(content, dict) and (inner := content.get("state_dict", content.get("model"))) is not None:
         content = inner
     if not isinstance(content, dict):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ttl_deploy.records.data import DataFingerprint, DecodeSettings
-from ttl_deploy.records.models import ModelSpec
+from ttl_deploy.records.models import InputConvention, ModelSpec
 from ttl_deploy.records.scores import Score
 
 
@@ -19,14 +19,22 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
-    """The graph's input: uint8 RGB `(batch, height, width, 3)`; normalisation happens inside."""
+    """The graph's input: uint8 RGB `(batch, height, width, 3)`; normalisation happens inside.
+
+    `mean` and `std` are for pixel values in 0..1; a single entry means that the three channels are averaged
+    first. `normalisation` says the same in words.
+    """
 
     name: str
     height: int
     width: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     max_batch: int
+    normalisation: str = ""
+
+    def __post_init__(self) -> None:
+        InputConvention(mean=self.mean, std=self.std)  # raises ValueError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

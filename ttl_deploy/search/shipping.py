@@ -23,7 +23,6 @@ from ttl_deploy.records.scores import FrontPoint, Score
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
-from ttl_deploy.training.batches import MEAN, STD
 from ttl_deploy.training.loop import WEIGHTS
 
 CHECK_IMAGES = 128
@@ -93,7 +92,14 @@ def _describe(run: RunFolder, trial: Trial, result: TrialResult, point: FrontPoi
         model=spec,
         classes=data.classes,
         decode=settings.decode,
-        input=InputSpec(name="image", height=spec.image_size, width=spec.image_size, mean=MEAN, std=STD, max_batch=1),
+        input=InputSpec(
+            name="image",
+            height=spec.image_size,
+            width=spec.image_size,
+            mean=trial.input.mean,
+            std=trial.input.std,
+            max_batch=1,
+        ),
         output="probabilities",
         decision="argmax",
         threshold=None,

@@ -1,26 +1,21 @@
 """One search from data to choice: every stage leaves its result on the disk, so the same call resumes."""
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import msgspec
 import torch
 
-from ttl_deploy import __version__, plugins
+from ttl_deploy import plugins
 from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.manifest import limit_train, prepare
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
-from ttl_deploy.errors import DataError, TtlDeployError, WeightsError
+from ttl_deploy.errors import DataError, TtlDeployError
 from ttl_deploy.evidence.choice import check_feasible, choose
-from ttl_deploy.files import publish_text
-from ttl_deploy.models import weights
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
-from ttl_deploy.models.weights_source import find_weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import Manifest
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
@@ -29,7 +24,7 @@ from ttl_deploy.records.trials import Profile, SearchSettings, TestOpening, Tria
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
 from ttl_deploy.runs.ledger import Event
 from ttl_deploy.runtime.machine import usable_cores
-from ttl_deploy.search import findings
+from ttl_deploy.search import environment, findings
 from ttl_deploy.search.executors import Executor
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
@@ -102,17 +97,19 @@ def run_study(
         plugins.load(table, name)
     with run.owned(), closing(study.executor):
         resumed = not run.claim(settings, command)
-        _check_environment(study)
+        feeding = environment.check_environment(run, settings, study.device)
         if resumed:
             reporter.note(f"resuming {run.path}: {len(findings.outcomes(run))} trials are done")
         cache, manifest = _prepare_data(study)
         cuts = _candidates(settings, classes=len(manifest.classes))
         trials = {
-            (cut.name, seed): _trial(settings, cut, seed, classes=len(manifest.classes))
+            (cut.name, seed): environment.make_trial(
+                settings, cut, seed, classes=len(manifest.classes), feeding=feeding
+            )
             for cut in cuts
             for seed in settings.seeds
         }
-        _check_weights(study, cuts)
+        environment.check_weights(run, settings, cuts, note=reporter.note)
         _profile(study, cuts, [trials[cut.name, settings.seeds[0]].model for cut in cuts])
         known = _train(study, cuts, trials, cache, images=_image_counts(manifest))
         front = _confirm(study, trials, known, cache, command=command, images=_image_counts(manifest))
@@ -128,39 +125,6 @@ def _candidates(settings: SearchSettings, *, classes: int) -> tuple[Cut, ...]:
     known = list_cuts(settings.backbone, image_size=settings.decode.image_size, classes=classes, pool=settings.pool)
     wanted = {cut.name for cut in resolve_cuts(settings.cuts, known)} | {FULL}
     return tuple(cut for cut in known if cut.name in wanted)
-
-
-def _trial(settings: SearchSettings, cut: Cut, seed: int, *, classes: int) -> Trial:
-    spec = ModelSpec(
-        backbone=settings.backbone,
-        cut=cut.name,
-        classes=classes,
-        image_size=settings.decode.image_size,
-        pool=settings.pool,
-        dropout=settings.dropout,
-    )
-    return Trial(model=spec, weights=settings.weights, strategy=settings.strategy, seed=seed, train=settings.train)
-
-
-def _check_environment(study: _Study) -> None:
-    """Store what else decides the result, or compare it with what the run began with."""
-    source = find_weights(study.settings.weights, study.settings.backbone)
-    decisive = {
-        "ttl_deploy": __version__,
-        "torch": str(torch.__version__),
-        "torchvision": version("torchvision"),
-        "device": study.device.type,
-        "weights_sha256": source.sha256 if source else "",
-    }
-    run = study.run
-    if run.environment.exists():
-        began = msgspec.json.decode(run.environment.read_bytes(), type=dict[str, Any])["decisive"]
-        refuse_differences(run.path, differences(began, decisive))
-        return
-    described = {"python": platform.python_version(), "system": platform.platform(), "cores": usable_cores()}
-    publish_text(
-        run.environment, msgspec.json.format(msgspec.json.encode({"decisive": decisive, **described})).decode()
-    )
 
 
 def _prepare_data(study: _Study) -> tuple[PixelCache, Manifest]:
@@ -202,17 +166,6 @@ def _check_learnable(manifest: Manifest) -> None:
 
 def _image_counts(manifest: Manifest) -> Mapping[str, int]:
     return {split: len(manifest.of_split(split)) for split in ("train", "val", "test")}
-
-
-def _check_weights(study: _Study, cuts: Sequence[Cut]) -> None:
-    """Refuse weights that do not cover a wanted cut; only the reference may stay uncovered, and then fails."""
-    settings = study.settings
-    coverage = weights.check_weights(settings.weights, settings.backbone, cuts, image_size=settings.decode.image_size)
-    uncovered = [one for one in coverage if not one.covered]
-    if uncovered and (len(uncovered) == len(coverage) or any(one.cut != FULL for one in uncovered)):
-        raise WeightsError(uncovered[0].reason)
-    for one in uncovered:
-        study.reporter.note(f"there will be no reference to compare with: {one.reason}")
 
 
 def _profile(study: _Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> None:

@@ -93,6 +93,6 @@ def _predict_test(task: Task, run: RunFolder, device: torch.device) -> None:
     weights.load_weights(model, folder / WEIGHTS)
     model = devices.place(model, device)
     with devices.repeatable(task.trial.train.threads):
-        logits = evaluation.predict(model, data, device=device)
+        logits = evaluation.predict(model, data, convention=task.trial.input, device=device)
     predicted = evaluation.probabilities(logits)
     evaluation.save_predictions(folder / "predictions_test.npz", predicted=predicted, labels=data.labels)

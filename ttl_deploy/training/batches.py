@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
 from ttl_deploy.records.trials import Augmentation
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's channel statistics for RGB in 0..1, which torchvision's weights expect."""
+MEAN, STD = IMAGENET_INPUT.mean, IMAGENET_INPUT.std
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +79,17 @@ def _read(data: LabelledPixels, positions: NDArray[np.int64], pinned: bool) -> t
     return (images.pin_memory(), labels.pin_memory()) if pinned else (images, labels)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Turn uint8 RGB `(N, 3, H, W)` into float32 with ImageNet's channel statistics removed."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
-    return (images.float() / 255.0 - mean) / std
+def normalise(images: Tensor, convention: InputConvention) -> Tensor:
+    """Turn RGB `(N, 3, H, W)` in 0..255 into the float32 input `(N, C, H, W)` that a network wants.
+
+    C is the convention's number of entries; with one, the channels are averaged, which is exact for grey images.
+    """
+    mean = torch.tensor(convention.mean, device=images.device).view(1, -1, 1, 1)
+    std = torch.tensor(convention.std, device=images.device).view(1, -1, 1, 1)
+    pixels = images.float()
+    if len(convention.mean) == 1:
+        pixels = pixels.mean(dim=1, keepdim=True)
+    return (pixels / 255.0 - mean) / std
 
 
 def augment(images: Tensor, settings: Augmentation, *, generator: torch.Generator) -> Tensor:

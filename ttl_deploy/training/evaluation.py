@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from ttl_deploy.files import publish_bytes
+from ttl_deploy.records.models import InputConvention
 from ttl_deploy.training import batches
 from ttl_deploy.training.batches import LabelledPixels
 
@@ -22,10 +23,11 @@ def predict(
     model: nn.Module,
     data: LabelledPixels,
     *,
+    convention: InputConvention,
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return logits `(n, C)` of all images of `data`, in order, from one fp32 pass."""
+    """Return logits `(n, C)` of all images of `data`, normalised by `convention`, in order, from one fp32 pass."""
     model.eval()
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -33,7 +35,7 @@ def predict(
     plan = batches.in_order(len(data), batch_size=BATCH_SIZE)
     try:
         for number, (images, _) in enumerate(batches.load(data, plan, device=device), start=1):
-            outputs.append(model(batches.normalise(images)).float().cpu().numpy())
+            outputs.append(model(batches.normalise(images, convention)).float().cpu().numpy())
             if progress:
                 progress(number, len(plan))
     finally:

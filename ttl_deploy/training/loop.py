@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy import plugins
+from ttl_deploy.errors import UsageError
 from ttl_deploy.evidence import metrics
 from ttl_deploy.files import make_folder, publish_text, sha256_file
 from ttl_deploy.models import truncation, weights
+from ttl_deploy.models.input_conventions import Feeding
 from ttl_deploy.records import codec
 from ttl_deploy.records.trials import EpochRecord, FailureKind, Precision, Trial, TrialResult
 from ttl_deploy.training import batches, checkpoints, devices, evaluation, losses
@@ -67,7 +69,9 @@ class _Training:
         self.train, self.val = train, val
         devices.seed_epoch(trial.seed, 0)
         model = truncation.build(trial.model)
-        self.note = weights.load_pretrained(model, trial.model, trial.weights).text
+        _check_channels(trial, model)
+        feeding = Feeding(file=trial.weights_input, network=trial.input)
+        self.note = weights.load_pretrained(model, trial.model, trial.weights, feeding=feeding).text
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
         self.model = devices.place(model, device)
         strategy = plugins.load("strategies", trial.strategy)()
@@ -149,7 +153,7 @@ class _Training:
             share = (epoch - 1 + number / len(plan)) / self.settings.epochs
             self._set_rate(learning_rate_factor(share, warmup=self.settings.warmup))
             changed = batches.augment(images, self.settings.augmentation, generator=generator)
-            total += self._step(batches.normalise(changed), labels)
+            total += self._step(batches.normalise(changed, self.trial.input), labels)
             report(Progress(epoch, number + 1, len(plan)))
         mean = float(total) / len(plan)
         if not math.isfinite(mean):
@@ -172,7 +176,7 @@ class _Training:
             group["lr"] = rate * factor
 
     def _validate(self) -> tuple[float, float | None]:
-        logits = evaluation.predict(self.model, self.val, device=self.device)
+        logits = evaluation.predict(self.model, self.val, convention=self.trial.input, device=self.device)
         loss = evaluation.mean_loss(logits, self.val.labels)
         if not math.isfinite(loss):
             raise TrialError(
@@ -184,7 +188,7 @@ class _Training:
     def conclude(self) -> TrialResult:
         """Return to the best weights, store the validation predictions, and describe the outcome."""
         weights.load_weights(self.model, self.folder / WEIGHTS)
-        logits = evaluation.predict(self.model, self.val, device=self.device)
+        logits = evaluation.predict(self.model, self.val, convention=self.trial.input, device=self.device)
         predicted = evaluation.probabilities(logits)
         evaluation.save_predictions(self.folder / "predictions_val.npz", predicted=predicted, labels=self.val.labels)
         return TrialResult(
@@ -201,6 +205,14 @@ class _Training:
             precision=self.precision,
             device=str(self.device),
             seconds=self.state.seconds,
+        )
+
+
+def _check_channels(trial: Trial, model: truncation.TruncatedModel) -> None:
+    if len(trial.input.mean) != model.channels:
+        raise UsageError(
+            f"{trial.key}: `input` has {len(trial.input.mean)} entries, but {trial.model.backbone} takes "
+            f"{model.channels} channels: give one entry for each (input_conventions.fit_channels)"
         )
 
 
