@@ -126,7 +126,10 @@ def test_equal_latencies_are_decided_by_macs():
 def test_no_cut_within_the_limits_names_the_nearest_and_by_how_much():
     with pytest.raises(InfeasibleError) as caught:
         choose(FRONT, "best", max_params=80_000)
-    assert "at most 80 k parameters: the nearest is tiny with 100 k parameters (25 % over)" in str(caught.value)
+    assert str(caught.value) == (
+        "no cut has at most 80 k parameters: the smallest, tiny, has 100 k parameters (25 % over). "
+        "Raise the limit or search shallower cuts"
+    )
     assert caught.value.exit_code == 5
 
 

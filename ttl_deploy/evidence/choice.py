@@ -8,6 +8,7 @@ from ttl_deploy.errors import InfeasibleError, UsageError
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, PickRule, Score
 from ttl_deploy.records.trials import CutProfile
 
+_REMEDY = "Raise the limit or search shallower cuts"
 Costed = FrontPoint | CutProfile
 """A cut with its costs, before or after training."""
 AnyCosted = TypeVar("AnyCosted", FrontPoint, CutProfile)
@@ -65,15 +66,36 @@ def check_feasible(
     max_latency_s: float | None = None,
     max_params: int | None = None,
     max_macs: int | None = None,
+    remedy: str = "",
 ) -> None:
-    """Raise `InfeasibleError` where no cut meets the limits: known from the profile, before any training."""
-    _feasible(costs, _limits(max_latency_s=max_latency_s, max_params=max_params, max_macs=max_macs))
+    """Raise `InfeasibleError` where no cut meets the limits: known before any training; `remedy` ends its message."""
+    limits = _limits(max_latency_s=max_latency_s, max_params=max_params, max_macs=max_macs)
+    _feasible(costs, limits, remedy=remedy)
 
 
-def _feasible(cuts: Sequence[AnyCosted], limits: tuple[_Limit, ...]) -> list[AnyCosted]:
+def over_limits(
+    costs: Sequence[CutProfile],
+    *,
+    max_latency_s: float | None = None,
+    max_params: int | None = None,
+    max_macs: int | None = None,
+) -> dict[str, str]:
+    """Return the cuts that pass a limit, each with the costs that do: `7.3 ms per image (46 % over)`."""
+    limits = _limits(max_latency_s=max_latency_s, max_params=max_params, max_macs=max_macs)
+    return {cost.cut: " and ".join(over) for cost in costs if (over := _name_excesses(cost, limits))}
+
+
+def is_tie(a: CutProfile, b: CutProfile) -> bool:
+    """Tell whether two measured latencies differ by no more than the noise of either."""
+    if a.latency_s is None or b.latency_s is None:
+        return False
+    return abs(a.latency_s - b.latency_s) <= max(a.latency_noise_s or 0.0, b.latency_noise_s or 0.0)
+
+
+def _feasible(cuts: Sequence[AnyCosted], limits: tuple[_Limit, ...], *, remedy: str = "") -> list[AnyCosted]:
     found = [cut for cut in cuts if all(limit.excess(cut) <= 1 for limit in limits)]
     if not found:
-        raise InfeasibleError(_name_nearest(cuts, limits))
+        raise InfeasibleError(_name_nearest(cuts, limits, remedy or _REMEDY))
     return found
 
 
@@ -98,7 +120,7 @@ def _pick(candidates: list[FrontPoint], within: list[FrontPoint], rule: PickRule
     return min(within, key=lambda point: (_latency(point), point.macs))
 
 
-def _latency(point: FrontPoint) -> float:
+def _latency(point: Costed) -> float:
     return float("inf") if point.latency_s is None else point.latency_s
 
 
@@ -107,21 +129,32 @@ def _best_seed(point: FrontPoint) -> int:
     return point.seeds[values.index(max(values))]
 
 
-def _name_nearest(cuts: Sequence[Costed], limits: tuple[_Limit, ...]) -> str:
-    wanted = " and ".join(str(limit) for limit in limits)
+def _name_nearest(cuts: Sequence[Costed], limits: tuple[_Limit, ...], remedy: str) -> str:
+    """Say that no cut meets the limits, with what is possible: on one axis its best cut, on several the nearest."""
     latency = [limit for limit in limits if limit.axis == "latency_s"]
     if latency and all(cut.latency_s is None for cut in cuts):
-        return f"no cut has {wanted}: no latency was measured. Profile the cuts first, or leave out that limit"
+        return f"no cut has {_join(limits)}: no latency was measured. Profile the cuts first, or leave out that limit"
     nearest = min(cuts, key=lambda cut: max(limit.excess(cut) for limit in limits))
-    over = [
-        f"{_cost(limit.axis, getattr(nearest, limit.axis))} ({_over(limit.excess(nearest))})"
-        for limit in limits
-        if limit.excess(nearest) > 1
-    ]
-    return (
-        f"no cut has {wanted}: the nearest is {nearest.cut} with {' and '.join(over)}. "
-        "Raise the limit or search shallower cuts"
-    )
+    over = " and ".join(_name_excesses(nearest, limits))
+    if len(limits) == 1:
+        meets, best, costs = _SUPERLATIVES[limits[0].axis]
+        return f"no cut {meets} {_join(limits)}: the {best}, {nearest.cut}, {costs} {over}. {remedy}"
+    fastest = min(cuts, key=_latency) if latency else None
+    other = f"; the fastest, {fastest.cut}, takes {_cost('latency_s', _latency(fastest))}" if fastest else ""
+    return f"no cut has {_join(limits)}: the nearest is {nearest.cut} with {over}{other}. {remedy}"
+
+
+def _join(limits: tuple[_Limit, ...]) -> str:
+    return " and ".join(str(limit) for limit in limits)
+
+
+def _name_excesses(cut: Costed, limits: tuple[_Limit, ...]) -> list[str]:
+    return [_name_excess(cut, limit) for limit in limits if limit.excess(cut) > 1]
+
+
+def _name_excess(cut: Costed, limit: _Limit) -> str:
+    cost = getattr(cut, limit.axis)
+    return "no latency" if cost is None else f"{_cost(limit.axis, cost)} ({_over(limit.excess(cut))})"
 
 
 def _explain(
@@ -130,7 +163,7 @@ def _explain(
     total = len(front.points)
     among = f"{total} trained cut{'s' * (total != 1)}"
     if limits:
-        among = f"cuts with {' and '.join(str(limit) for limit in limits)} ({candidates} of {total} trained)"
+        among = f"cuts with {_join(limits)} ({candidates} of {total} trained)"
     return [_state_rule(front, picked, rule, among, within=within), *_state_difference(picked), _state_cost(picked)]
 
 
@@ -191,6 +224,11 @@ def _auroc_value(point: FrontPoint) -> float:
 
 
 _WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": "latency"}
+_SUPERLATIVES: dict[Axis, tuple[str, str, str]] = {
+    "macs": ("needs", "cheapest", "needs"),
+    "params": ("has", "smallest", "has"),
+    "latency_s": ("answers in", "fastest", "takes"),
+}
 
 
 def _cost(axis: Axis, cost: float) -> str:

@@ -14,7 +14,7 @@ from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.manifest import limit_train, prepare
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
 from ttl_deploy.errors import DataError, TtlDeployError
-from ttl_deploy.evidence.choice import check_feasible, choose
+from ttl_deploy.evidence.choice import choose
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import Manifest
@@ -26,10 +26,12 @@ from ttl_deploy.runs.ledger import Event
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import environment, findings
 from ttl_deploy.search.executors import Executor
+from ttl_deploy.search.feasibility import keep_feasible, refuse_by_size
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
 from ttl_deploy.search.policies import StudyState
-from ttl_deploy.search.profile import profile_cuts
+from ttl_deploy.search.profile import describe_profile, profile_cuts
+from ttl_deploy.search.profile_key import ProfilePlan
 from ttl_deploy.search.tasks import Task
 from ttl_deploy.training.devices import pick_device
 from ttl_deploy.training.loop import Progress
@@ -100,7 +102,7 @@ def run_study(
         feeding = environment.check_environment(run, settings, study.device)
         if resumed:
             reporter.note(f"resuming {run.path}: {len(findings.outcomes(run))} trials are done")
-        cache, manifest = _prepare_data(study)
+        manifest = _read_data(study)
         cuts = _candidates(settings, classes=len(manifest.classes))
         trials = {
             (cut.name, seed): environment.make_trial(
@@ -110,8 +112,9 @@ def run_study(
             for seed in settings.seeds
         }
         environment.check_weights(run, settings, cuts, note=reporter.note)
-        _profile(study, cuts, [trials[cut.name, settings.seeds[0]].model for cut in cuts])
-        known = _train(study, cuts, trials, cache, images=_image_counts(manifest))
+        wanted = _profile(study, manifest, cuts, [trials[cut.name, settings.seeds[0]].model for cut in cuts])
+        cache = open_cache(manifest, settings.decode, progress=reporter.step)
+        known = _train(study, wanted, trials, cache, images=_image_counts(manifest))
         front = _confirm(study, trials, known, cache, command=command, images=_image_counts(manifest))
         return _conclude(study, front)
 
@@ -127,8 +130,8 @@ def _candidates(settings: SearchSettings, *, classes: int) -> tuple[Cut, ...]:
     return tuple(cut for cut in known if cut.name in wanted)
 
 
-def _prepare_data(study: _Study) -> tuple[PixelCache, Manifest]:
-    """Read, check and split the data (or compare them with the stored ones), and decode the images."""
+def _read_data(study: _Study) -> Manifest:
+    """Read, check and split the data, or compare them with the stored ones; no image is decoded yet."""
     settings, run = study.settings, study.run
     found = prepare(
         settings.data,
@@ -148,8 +151,7 @@ def _prepare_data(study: _Study) -> tuple[PixelCache, Manifest]:
         save_manifest(found, run.data)
     for warning in found.warnings:
         study.reporter.note(f"data: {warning.message}")
-    run.ledger.append("data_prepared", found.name, msgspec.to_builtins(fingerprint(found)))
-    return open_cache(found, settings.decode, progress=study.reporter.step), found
+    return found
 
 
 def _check_learnable(manifest: Manifest) -> None:
@@ -168,28 +170,29 @@ def _image_counts(manifest: Manifest) -> Mapping[str, int]:
     return {split: len(manifest.of_split(split)) for split in ("train", "val", "test")}
 
 
-def _profile(study: _Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> None:
-    run, settings = study.run, study.settings
-    if not run.profile.exists():
-        found = profile_cuts(
-            cuts,
-            specs,
-            target=settings.profile_target,
-            seconds=settings.profile_seconds,
-            progress=study.reporter.step,
-        )
-        codec.save(run.profile, found)
-    profile = codec.load(Profile, run.profile)
-    for cut in profile.cuts:
-        if cut.note:
-            study.reporter.note(f"{cut.cut} has no latency: {cut.note}")
-    check_feasible(
-        profile.cuts,
-        max_latency_s=settings.max_latency_s,
-        max_params=settings.max_params,
-        max_macs=settings.max_macs,
-    )
+def _profile(study: _Study, manifest: Manifest, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> tuple[Cut, ...]:
+    """Find what every candidate costs, as far as that is not known yet; return those to train, shallow to deep.
+
+    Where no cut meets the limits, nothing stands in the ledger yet, so the run may begin anew with others.
+    """
+    run, settings, note = study.run, study.settings, study.reporter.note
+    refuse_by_size(settings, cuts)
+    known = run.profile.exists()
+    profile = codec.load(Profile, run.profile) if known else _measure(study, cuts, specs)
+    wanted = keep_feasible(settings, profile, cuts, note=note)
+    run.ledger.append("data_prepared", manifest.name, msgspec.to_builtins(fingerprint(manifest)))
+    if not known:
+        codec.save(run.profile, profile)
     run.ledger.append("profiled", settings.profile_target, {"cuts": [cut.name for cut in cuts]})
+    return wanted
+
+
+def _measure(study: _Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> Profile:
+    plan = ProfilePlan(target=study.settings.profile_target, seconds=study.settings.profile_seconds)
+    profile = profile_cuts(cuts, specs, plan=plan, progress=study.reporter.step)
+    for text in describe_profile(profile):
+        study.reporter.note(text)
+    return profile
 
 
 def _train(
@@ -200,12 +203,13 @@ def _train(
     *,
     images: Mapping[str, int],
 ) -> Mapping[str, Outcome]:
-    """Let the policy propose trials until it has no more, and record every outcome."""
+    """Let the policy propose trials of `cuts` until it has no more, and record every outcome."""
     policy = plugins.load("policies", study.settings.policy)()
     known = findings.outcomes(study.run)
     macs = {cut.name: cut.macs for cut in cuts}
+    allowed = {(cut, seed): trial for (cut, seed), trial in trials.items() if cut in macs}
     while True:
-        state = StudyState(cuts=cuts, seeds=study.settings.seeds, trial_of=trials, outcomes=known)
+        state = StudyState(cuts=cuts, seeds=study.settings.seeds, trial_of=allowed, outcomes=known)
         proposed = policy.propose(state)
         if not proposed:
             return known

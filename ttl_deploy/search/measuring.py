@@ -1,0 +1,101 @@
+"""Exporting and timing what a profile still lacks: one fresh process per cut and round.
+
+Rounds go through the cuts forwards, then backwards (ABBA), so that a slow drift of the machine does
+not become a rank. A cut that already has some rounds is skipped in them: the order is that of an
+uninterrupted measurement with a pause in it.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ttl_deploy.errors import ArtifactError, GateError
+from ttl_deploy.export.onnx_writer import export_for_timing
+from ttl_deploy.models import truncation
+from ttl_deploy.processes import Finished, run_isolated
+from ttl_deploy.records.models import ModelSpec
+from ttl_deploy.runtime.bench import Measurement, measure
+from ttl_deploy.runtime.timing import TimingPlan
+from ttl_deploy.search.profile_key import ProfilePlan
+
+Step = Callable[[str, int, int], None]
+_WARMUP_SHARE = 0.25
+_LEAST_WARMUP_S = 0.1
+_START_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A cut to be timed, in the rounds from `rounds_done` on; `keep` gets each measurement and the file's size."""
+
+    spec: ModelSpec
+    rounds_done: int
+    keep: Callable[[Measurement, int], None]
+
+
+def measure_jobs(jobs: Sequence[Job], plan: ProfilePlan, *, progress: Step) -> dict[int, str]:
+    """Export the cuts with random weights and time them; returns why, by position, for those that could not be.
+
+    Raises `TargetUnavailableError` where the target cannot run at all.
+    """
+    reasons: dict[int, str] = {}
+    exporting = "exporting the cuts for timing"
+    with tempfile.TemporaryDirectory(prefix="ttl-deploy-profile-") as temporary:
+        files = [Path(temporary) / f"{position}.onnx" for position in range(len(jobs))]
+        for position, job in enumerate(jobs):
+            progress(exporting, position, len(jobs))
+            if reason := _export(job.spec, files[position]):
+                reasons[position] = reason
+        progress(exporting, len(jobs), len(jobs))
+        _measure_files(jobs, files, plan, reasons, progress)
+    return reasons
+
+
+def _export(spec: ModelSpec, path: Path) -> str:
+    """Export one cut; returns why where that is not possible."""
+    try:
+        export_for_timing(truncation.build(spec), spec.image_size, path)
+    except GateError as error:
+        return str(error)
+    return ""
+
+
+def _measure_files(
+    jobs: Sequence[Job], files: Sequence[Path], plan: ProfilePlan, reasons: dict[int, str], progress: Step
+) -> None:
+    steps = list(_missing_rounds(jobs, plan.rounds))
+    timing = f"timing the cuts on {plan.target}"
+    for done, (number, position) in enumerate(steps):
+        progress(timing, done, len(steps))
+        if position in reasons:
+            continue
+        outcome = measure_once(files[position], jobs[position].spec, plan, number)
+        if isinstance(outcome, Measurement):
+            jobs[position].keep(outcome, files[position].stat().st_size)
+        else:
+            reasons[position] = outcome
+    progress(timing, len(steps), len(steps))
+
+
+def _missing_rounds(jobs: Sequence[Job], rounds: int) -> Iterator[tuple[int, int]]:
+    """Yield round and position of every measurement: forwards in even rounds, backwards in odd ones."""
+    for number in range(rounds):
+        order = range(len(jobs))
+        for position in order if number % 2 == 0 else reversed(order):
+            if jobs[position].rounds_done <= number:
+                yield number, position
+
+
+def measure_once(path: Path, spec: ModelSpec, plan: ProfilePlan, number: int) -> Measurement | str:
+    """Time one file with one image in a fresh process; returns why where the runtime refuses it, crashes or hangs."""
+    timing = TimingPlan(seconds=plan.seconds, warmup_seconds=max(_LEAST_WARMUP_S, _WARMUP_SHARE * plan.seconds))
+    images = np.random.default_rng(0).integers(0, 256, (1, spec.image_size, spec.image_size, 3), dtype=np.uint8)
+    timeout_s = _START_S + 20 * (timing.seconds + timing.warmup_seconds)
+    try:
+        outcome = run_isolated(measure, plan.target, path, images, plan.threads, timing, number, timeout_s=timeout_s)
+    except ArtifactError as error:
+        return str(error)
+    return outcome.value if isinstance(outcome, Finished) else f"the runtime {outcome.reason}"
