@@ -46,8 +46,8 @@ def list_cuts(backbone: str, *, image_size: int, classes: int, pool: Pool = "avg
             macs_share=cost.macs / full.macs,
             weights_bytes=cost.weights_bytes,
             peak_bytes=place.peak_bytes,
-            receptive_field=None,
-            global_context=False,
+            receptive_field=place.receptive_field,
+            global_context=place.global_context,
         )
         for depth, (place, cost) in enumerate(zip(places, costs, strict=True), start=1)
     )

@@ -19,6 +19,7 @@ from ttl_deploy.models.activation_memory import measure_peaks
 from ttl_deploy.models.cost import count_bytes, count_params
 from ttl_deploy.models.graph import Measured, collect_ancestors, measure_backbone
 from ttl_deploy.models.layouts import find_layout, read_features
+from ttl_deploy.models.receptive_field import find_receptive_fields
 from ttl_deploy.models.tracing import Symbolic
 from ttl_deploy.records.models import FULL, Layout
 
@@ -76,6 +77,8 @@ class Place:
     peak_bytes: int
     macs: int
     layers: int
+    receptive_field: int | None
+    global_context: bool
 
 
 @lru_cache(maxsize=8)
@@ -244,6 +247,7 @@ def _measure_places(measured: Measured, chosen: list[_Chosen]) -> Iterator[Place
     targets: set[str] = set()
     params = weights_bytes = macs = layers = 0
     peaks = measure_peaks(measured, [node for node, _, _ in chosen])
+    receptive = find_receptive_fields(measured)
     for (node, parts, name), peak_bytes in zip(chosen, peaks, strict=True):
         new = collect_ancestors(node, known=before)
         before |= new
@@ -271,6 +275,8 @@ def _measure_places(measured: Measured, chosen: list[_Chosen]) -> Iterator[Place
             peak_bytes=peak_bytes,
             macs=macs,
             layers=layers,
+            receptive_field=receptive.sides[node],
+            global_context=not receptive.gates.isdisjoint(before),
         )
 
 
