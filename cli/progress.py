@@ -266,6 +266,54 @@ def show_steps(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def show_stages(*, enabled: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Show jobs of countable units with the time left; yields `step(stage, done, total)`."""
+    if not enabled:
+        yield lambda stage, done, total: None
+    elif sys.stderr.isatty():
+        with live_bars() as bars:
+            yield _BarPerStage(bars).step
+    else:
+        yield _LinePerStage().step
+
+
+class _BarPerStage:
+    """One bar for every stage."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._stages: dict[str, tuple[Any, Estimate]] = {}
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._stages:
+            self._stages[stage] = (self._bars.add_task(stage, total=total, note=""), Estimate([1.0]))
+        bar, estimate = self._stages[stage]
+        estimate.update(0, done / total)
+        note = f"{done} of {total}, {estimate}" if done < total else ""
+        self._bars.update(bar, completed=done, total=total, note=note)
+
+
+class _LinePerStage:
+    """A line when a stage begins, and every ten seconds while it goes on."""
+
+    EVERY_S = 10.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._said_s = clock, clock()
+        self._estimates: dict[str, Estimate] = {}
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._estimates:
+            self._estimates[stage] = Estimate([1.0], self._clock)
+            say(f"{stage} ({total})")
+            return
+        self._estimates[stage].update(0, done / total)
+        if done < total and self._clock() - self._said_s >= self.EVERY_S:
+            self._said_s = self._clock()
+            say(f"{stage}: {done} of {total}, {self._estimates[stage]}")
+
+
+@contextmanager
 def spinner(title: str) -> Iterator[None]:
     """Show that a job without countable units is under way."""
     if not sys.stderr.isatty():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ttl_deploy import plugins
 from ttl_deploy.errors import ArtifactError, GateError
 from ttl_deploy.export.onnx_writer import export_for_timing
 from ttl_deploy.models import truncation
@@ -39,19 +40,33 @@ class Job:
 def measure_jobs(jobs: Sequence[Job], plan: ProfilePlan, *, progress: Step) -> dict[int, str]:
     """Export the cuts with random weights and time them; returns why, by position, for those that could not be.
 
-    Raises `TargetUnavailableError` where the target cannot run at all.
+    A cut is exported when its first measurement comes, so an early interruption keeps something too, and
+    the pace so far tells the time left. Raises `TargetUnavailableError` where the target cannot run at all.
     """
+    plugins.load("targets", plan.target)
     reasons: dict[int, str] = {}
-    exporting = "exporting the cuts for timing"
+    steps = list(_missing_rounds(jobs, plan.rounds))
+    stage = f"timing {len(jobs)} cuts on {plan.target}"
     with tempfile.TemporaryDirectory(prefix="ttl-deploy-profile-") as temporary:
-        files = [Path(temporary) / f"{position}.onnx" for position in range(len(jobs))]
-        for position, job in enumerate(jobs):
-            progress(exporting, position, len(jobs))
-            if reason := _export(job.spec, files[position]):
-                reasons[position] = reason
-        progress(exporting, len(jobs), len(jobs))
-        _measure_files(jobs, files, plan, reasons, progress)
+        for done, (number, position) in enumerate(steps):
+            progress(stage, done, len(steps))
+            if position not in reasons:
+                path = Path(temporary) / f"{position}.onnx"
+                if reason := _measure_round(jobs[position], path, plan, number):
+                    reasons[position] = reason
+    progress(stage, len(steps), len(steps))
     return reasons
+
+
+def _measure_round(job: Job, path: Path, plan: ProfilePlan, number: int) -> str:
+    """Make one measurement; returns why where that is not possible."""
+    if not path.exists() and (reason := _export(job.spec, path)):
+        return reason
+    outcome = measure_once(path, job.spec, plan, number)
+    if not isinstance(outcome, Measurement):
+        return outcome
+    job.keep(outcome, path.stat().st_size)
+    return ""
 
 
 def _export(spec: ModelSpec, path: Path) -> str:
@@ -61,23 +76,6 @@ def _export(spec: ModelSpec, path: Path) -> str:
     except GateError as error:
         return str(error)
     return ""
-
-
-def _measure_files(
-    jobs: Sequence[Job], files: Sequence[Path], plan: ProfilePlan, reasons: dict[int, str], progress: Step
-) -> None:
-    steps = list(_missing_rounds(jobs, plan.rounds))
-    timing = f"timing the cuts on {plan.target}"
-    for done, (number, position) in enumerate(steps):
-        progress(timing, done, len(steps))
-        if position in reasons:
-            continue
-        outcome = measure_once(files[position], jobs[position].spec, plan, number)
-        if isinstance(outcome, Measurement):
-            jobs[position].keep(outcome, files[position].stat().st_size)
-        else:
-            reasons[position] = outcome
-    progress(timing, len(steps), len(steps))
 
 
 def _missing_rounds(jobs: Sequence[Job], rounds: int) -> Iterator[tuple[int, int]]:
