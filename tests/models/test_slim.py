@@ -1,0 +1,302 @@
+"""Slim hybrids: the parent below, narrower above; what comes from its weights, and how the rest starts."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ttl_deploy.errors import UnknownNameError, UsageError
+from ttl_deploy.models.backbones import backbone_names, build_backbone, build_meta_backbone, find_backbone, slim
+from ttl_deploy.models.cuts import list_cuts
+from ttl_deploy.models.torchvision_border import load_torchvision
+
+SEEDED = "slim:densenet121?keep=features.transition3"
+Shapes = dict[str, tuple[int, ...]]
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def state_of(backbone: str) -> Mapping[str, Tensor]:
+    return build_meta_backbone(backbone, image_size=224).state_dict()
+
+
+def shake_batch_norms(model: nn.Module) -> nn.Module:
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.3)
+            nn.init.normal_(layer.bias, 0.0, 0.3)
+            nn.init.normal_(layer.running_mean, 0.0, 0.3)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+    return model.eval()
+
+
+# ---- structure ----
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_resnet_kept_up_to_a_stage_is_torchvisions_with_half_the_planes_above(stage: int) -> None:
+    resnet = load_torchvision().models.resnet
+    expected = resnet.resnet50()
+    for number, (planes, count) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), start=1):
+        narrow = planes if number <= stage else planes // 2
+        if number == 1:
+            expected.inplanes = 64
+        layer = expected._make_layer(resnet.Bottleneck, narrow, count, stride=1 if number == 1 else 2)
+        setattr(expected, f"layer{number}", layer)
+    expected.fc = nn.Linear(1024, 1000)
+    assert shapes_of(state_of(f"slim:resnet50?keep=layer{stage}")) == shapes_of(expected.state_dict())
+
+
+def test_a_densenet_kept_up_to_a_transition_is_torchvisions_with_half_the_growth_above() -> None:
+    densenet = load_torchvision().models.densenet
+    expected = densenet.DenseNet(growth_rate=16, block_config=(6, 12, 24, 16), num_init_features=64).features
+    own = densenet.densenet121().features
+    # Blocks 1 and 2 are DenseNet-121's; 256 channels enter block 3, which grows by 16 in each of 24 layers.
+    for name in ("denseblock1", "transition1", "denseblock2", "transition2"):
+        setattr(expected, name, getattr(own, name))
+    expected.denseblock3 = densenet._DenseBlock(24, 256, bn_size=4, growth_rate=16, drop_rate=0)
+    expected.transition3 = densenet._Transition(640, 320)
+    expected.denseblock4 = densenet._DenseBlock(16, 320, bn_size=4, growth_rate=16, drop_rate=0)
+    expected.norm5 = nn.BatchNorm2d(576)
+    shapes = shapes_of(nn.ModuleDict({"features": expected, "classifier": nn.Linear(576, 1000)}).state_dict())
+    assert shapes_of(state_of("slim:densenet121?keep=features.transition2")) == shapes
+
+
+@torch.no_grad()
+def test_kept_to_the_very_end_it_is_the_parent_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    parent = shake_batch_norms(build_backbone("resnet50", image_size=64))
+    hybrid = build_backbone("slim:resnet50?keep=layer4.2", image_size=64)
+    hybrid.load_state_dict(parent.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(hybrid.eval()(images), parent(images))
+
+
+@torch.no_grad()
+def test_a_bottleneck_in_the_middle_of_a_stage_keeps_the_width_it_is_given() -> None:
+    torch.manual_seed(0)
+    model = shake_batch_norms(build_backbone("slim:resnet50?keep=layer2.1", image_size=64))
+    state = model.layer2[2].state_dict()
+    assert shapes_of(state)["conv2.weight"] == (64, 64, 3, 3)
+    maps = torch.randn(2, 512, 8, 8)
+    out = run_bottleneck_by_hand(state, maps)
+    torch.testing.assert_close(model.layer2[2](maps.clone()), out, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_bottleneck_that_begins_a_stage_above_the_cut_maps_to_half_the_channels() -> None:
+    torch.manual_seed(0)
+    model = shake_batch_norms(build_backbone("slim:resnet50?keep=layer2.1", image_size=64))
+    first = model.layer3[0]
+    maps = torch.randn(2, 512, 8, 8)
+    out = run_bottleneck_by_hand(first.state_dict(), maps, stride=2)
+    assert out.shape == (2, 512, 4, 4)  # 4 * 256 / 2 channels
+    torch.testing.assert_close(first(maps.clone()), out, rtol=1e-4, atol=1e-4)
+
+
+def run_bottleneck_by_hand(state: Mapping[str, Tensor], maps: Tensor, stride: int = 1) -> Tensor:
+    """Compute a bottleneck with plain functions: 1 x 1, 3 x 3 (with the stride), 1 x 1, the addition, ReLU."""
+
+    def norm(name: str, values: Tensor) -> Tensor:
+        mean, variance, scale, shift = (
+            state[f"{name}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (values - mean) / torch.sqrt(variance + 1e-5) * scale + shift
+
+    out = norm("bn1", functional.conv2d(maps, state["conv1.weight"])).clamp(min=0)
+    out = norm("bn2", functional.conv2d(out, state["conv2.weight"], stride=stride, padding=1)).clamp(min=0)
+    out = norm("bn3", functional.conv2d(out, state["conv3.weight"]))
+    short = maps
+    if "downsample.0.weight" in state:
+        short = norm("downsample.1", functional.conv2d(maps, state["downsample.0.weight"], stride=stride))
+    return (out + short).clamp(min=0)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "slim:resnet101?keep=maxpool&factor=8",
+        "slim:wide_resnet50_2?keep=layer3.2&factor=4",
+        "slim:densenet161?keep=features.transition1&factor=8",
+    ],
+)
+def test_a_hybrid_runs_has_its_parents_cuts_and_is_smaller(backbone: str) -> None:
+    parent = backbone.removeprefix("slim:").partition("?")[0]
+    hybrid, whole = (list_cuts(name, image_size=64, classes=2) for name in (backbone, parent))
+    assert [cut.name for cut in hybrid] == [cut.name for cut in whole]
+    assert hybrid[-1].params < whole[-1].params
+    assert hybrid[-1].macs < whole[-1].macs
+    assert list(state_of(backbone)) == list(state_of(parent))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parent", sorted(slim._TOPS))
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_every_parent_can_be_slimmed_at_every_stage(parent: str, factor: int) -> None:
+    keeps = [f"features.transition{n}" for n in (1, 2, 3)] if "dense" in parent else ["maxpool", "layer1", "layer3"]
+    sizes = [list_cuts(f"slim:{parent}?keep={k}&factor={factor}", image_size=64, classes=2)[-1].params for k in keeps]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] < list_cuts(parent, image_size=64, classes=2)[-1].params
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_the_factor_divides_the_inner_widths_above_and_nothing_below(factor: int) -> None:
+    shapes = shapes_of(state_of(f"slim:resnet50?keep=layer2.1&factor={factor}"))
+    assert shapes["layer2.1.conv1.weight"] == (128, 512, 1, 1)
+    assert shapes["layer2.2.conv1.weight"] == (128 // factor, 512, 1, 1)
+    assert shapes["layer2.3.conv3.weight"] == (512, 128 // factor, 1, 1)
+    assert shapes["layer4.2.conv3.weight"] == (2048 // factor, 512 // factor, 1, 1)
+    assert shapes["fc.weight"] == (1000, 2048 // factor)
+
+
+# ---- what comes from the parent's weights ----
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kept"),
+    [
+        ("slim:resnet50?keep=maxpool", ("conv1.", "bn1.")),
+        ("slim:resnet50?keep=layer2", ("conv1.", "bn1.", "layer1.", "layer2.")),
+        (
+            "slim:resnet101?keep=layer3.2",  # and not layer3.20
+            ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.0.", "layer3.1.", "layer3.2."),
+        ),
+        (
+            "slim:densenet201?keep=features.transition1",
+            ("features.conv0.", "features.norm0.", "features.denseblock1.", "features.transition1."),
+        ),
+    ],
+)
+def test_the_bottom_comes_from_the_parent_with_its_running_statistics_and_nothing_else(
+    backbone: str, kept: tuple[str, ...]
+) -> None:
+    takes = find_backbone(backbone).takes
+    own, parents = (shapes_of(state_of(name)) for name in (backbone, find_backbone(backbone).weights_of or ""))
+    taken = [name for name in own if takes(name)]
+    assert taken == [name for name in own if name.startswith(kept)]
+    assert all(own[name] == parents[name] for name in taken)
+    assert any("running_var" in name for name in taken)
+
+
+@pytest.mark.parametrize("keep", ["layer1", "layer2.1", "layer3.0", "layer4"])
+def test_matching_takes_each_parameter_whose_shape_the_parent_has_and_no_statistics(keep: str) -> None:
+    backbone = find_backbone(f"slim:resnet50?keep={keep}&copy=matching")
+    own = build_meta_backbone(backbone.name, image_size=224)
+    parents = dict(load_torchvision().models.resnet50(weights=None).named_parameters())
+    expected = {name for name, value in own.named_parameters() if value.shape == parents[name].shape}
+    expected -= {"fc.weight", "fc.bias"}  # another number of classes in the original
+    assert {name for name in own.state_dict() if backbone.takes(name)} == expected
+    assert {"conv1.weight", "layer1.2.bn3.bias"} <= expected
+
+
+def test_matching_takes_more_than_the_bottom_where_a_stage_is_left_in_the_middle() -> None:
+    takes = find_backbone("slim:resnet50?keep=layer3.0&copy=matching").takes
+    assert takes("layer3.4.bn3.weight")  # the outer width of the stage is still 1024
+    assert not takes("layer3.4.bn3.running_mean")
+    assert not takes("layer3.4.conv3.weight")
+    assert not find_backbone("slim:resnet50?keep=layer3.0").takes("layer3.4.bn3.weight")
+
+
+def test_a_hybrid_has_its_parents_published_weights() -> None:
+    for backbone, parent in (
+        ("slim:resnet50?keep=layer2", "resnet50"),
+        ("slim:densenet201?keep=features.transition2&copy=matching", "densenet201"),
+    ):
+        hybrid, whole = find_backbone(backbone), find_backbone(parent)
+        assert hybrid.weights_of == parent
+        assert hybrid.published is not None
+        assert whole.published is not None
+        assert (hybrid.published.source, hybrid.published.convention) == (
+            whole.published.source,
+            whole.published.convention,
+        )
+
+
+# ---- how the rest starts ----
+
+
+@pytest.mark.parametrize(
+    ("option", "fan"),
+    [("", 2048), ("&copy=bottom", 2048), ("&copy=matching", 256)],
+    ids=["default", "bottom", "matching"],
+)
+def test_convolutions_above_the_cut_start_kaiming_normal_by_the_fan_of_their_paper(option: str, fan: int) -> None:
+    torch.manual_seed(0)
+    state = build_backbone(f"slim:resnet50?keep=layer4.0{option}", image_size=64).state_dict()
+    weights = state["layer4.1.conv3.weight"]
+    assert weights.shape == (2048, 256, 1, 1)
+    expected = (2 / fan) ** 0.5
+    assert weights.std().item() == pytest.approx(expected, rel=0.01)
+    assert abs(weights.mean().item()) < 0.01 * expected
+    assert torch.equal(state["layer4.1.bn2.weight"], torch.ones(256))
+    assert torch.equal(state["layer4.1.bn2.bias"], torch.zeros(256))
+
+
+def test_densenet_convolutions_above_the_cut_start_by_fan_out() -> None:
+    torch.manual_seed(0)
+    state = build_backbone("slim:densenet121?keep=features.transition3", image_size=64).state_dict()
+    weights = torch.cat([state[f"features.denseblock4.denselayer{n}.conv2.weight"] for n in range(1, 17)])
+    assert weights.shape[1:] == (64, 3, 3)
+    assert weights.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.02)
+
+
+def test_random_weights_follow_the_seed_and_looking_a_hybrid_up_draws_none() -> None:
+    states = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        if not states:  # the first look-up, with nothing kept from earlier ones
+            find_backbone.cache_clear()
+            slim._parent_structure.cache_clear()
+            slim._matching_parameters.cache_clear()
+            find_backbone(f"{SEEDED}&copy=matching").takes("features.conv0.weight")
+        states.append(build_backbone(SEEDED, image_size=64).state_dict())
+    first, again, other = states
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    for name in ("features.conv0.weight", "features.denseblock4.denselayer1.conv1.weight"):
+        assert not torch.equal(first[name], other[name])
+
+
+# ---- names and options ----
+
+
+def test_the_published_hybrids_are_listed() -> None:
+    listed = [name for name in backbone_names() if name.startswith("slim:")]
+    assert len(listed) == 6
+    assert {"slim:resnet50?keep=layer2", "slim:densenet201?keep=features.transition3"} <= set(listed)
+
+
+def test_a_stage_means_its_last_bottleneck() -> None:
+    stage, last = (shapes_of(state_of(f"slim:resnet50?keep={keep}")) for keep in ("layer2", "layer2.3"))
+    earlier = shapes_of(state_of("slim:resnet50?keep=layer2.2"))
+    assert stage == last != earlier
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("resnet50", "does not say what stays at full width: give slim:resnet50.keep=UNIT.* one of maxpool, layer1.0"),
+        (
+            "resnet50?keep=layer2.4",
+            "no unit 'layer2.4'.*layer2.2, layer2.3, layer3.0.*layer4.2, layer1, layer2, layer3",
+        ),
+        ("resnet50?keep=full", "no unit 'full' to keep"),
+        ("resnet50?keep=", "cannot use keep=''"),
+        ("densenet121?keep=features.denseblock1", "features.transition1, features.transition2, features.transition3$"),
+        ("resnet50?keep=layer2&factor=3", "cannot use factor=3; give one of 2, 4, 8"),
+        ("resnet50?keep=layer2&copy=all", "cannot use copy=all; give one of bottom, matching"),
+        ("resnet50?keep=layer2&width=3", "options are keep=UNIT .required., factor=2.4.8, copy=bottom.matching"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_allowed_values(name: str, allowed: str) -> None:
+    with pytest.raises(UsageError, match=allowed):
+        find_backbone(f"slim:{name}")
+
+
+@pytest.mark.parametrize("parent", ["resnet18", "resnext50_32x4d", "vgg19", "nonsense"])
+def test_other_networks_cannot_be_slimmed(parent: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"network to slim '{parent}'.*allowed: resnet50, .*densenet201"):
+        find_backbone(f"slim:{parent}?keep=layer1")
