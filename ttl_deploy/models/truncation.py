@@ -77,11 +77,20 @@ def _build_own_head(backbone: nn.Module, place: Place, classes: int) -> fx.Graph
 
 
 def _resize(layer: nn.Module, classes: int) -> nn.Module:
+    """Return a new layer of the same kind with another number of outputs."""
     if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, classes)
+        return nn.Linear(layer.in_features, classes, bias=layer.bias is not None)
     assert isinstance(layer, nn.Conv2d)
-    resized = nn.Conv2d(layer.in_channels, classes, kernel_size=1)
+    resized = nn.Conv2d(
+        layer.in_channels,
+        classes,
+        layer.kernel_size,  # type: ignore[arg-type] # as many sizes as the layer has
+        stride=layer.stride,  # type: ignore[arg-type] # the same
+        padding=layer.padding,  # type: ignore[arg-type] # the same
+        bias=layer.bias is not None,
+    )
     # SqueezeNet clips its logits at zero; its own small initial weights keep them near there.
     nn.init.normal_(resized.weight, std=0.01)
-    nn.init.zeros_(resized.bias)  # type: ignore[arg-type] # there is a bias
+    if resized.bias is not None:
+        nn.init.zeros_(resized.bias)
     return resized
