@@ -102,6 +102,7 @@ _SWIN = "torchvision.models.swin_transformer"
 _MAXVIT = "torchvision.models.maxvit"
 _TIMM = "timm.layers"
 _WAYS: dict[_Rule, tuple[Any, ...]] = {
+    rules.follow_empty_block: (nn.Sequential,),
     rules.follow_convolution: (nn.Conv2d,),
     rules.follow_pooling: (nn.MaxPool2d, nn.AvgPool2d),
     rules.follow_functional_pooling: (functional.max_pool2d, functional.avg_pool2d),

@@ -92,6 +92,13 @@ def follow_pointwise(call: Call) -> Field:
     return _unite(call.fields[node] for node in call.sources if not (call.is_product and is_gate(call, node)))
 
 
+def follow_empty_block(call: Call) -> Field:
+    """Follow a `Sequential` without layers, as many a residual network has for its shortcut."""
+    if len(call.layer):
+        raise NotFollowed
+    return call.only
+
+
 def _unite(fields: Iterator[Field | None]) -> Field:
     united, *others = fields
     for field in others:
