@@ -15,8 +15,9 @@ from ttl_deploy.records.scores import METRICS
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
 from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
-from ttl_deploy.report.plots import draw_curves, draw_front
+from ttl_deploy.report.plots import draw_curves, draw_depth, draw_front
 from ttl_deploy.report.story import RunStory
+from ttl_deploy.report.tables import left_out
 
 _FILTERS = {
     "score": numbers.format_score,
@@ -51,6 +52,8 @@ def render_page(story: RunStory) -> str:
         settings=flatten_settings(story.settings),
         front_plot=None if story.front is None else draw_front(story, story.front),
         curves_plot=draw_curves(story),
+        depth_plot=None if story.profile is None else draw_depth(story.profile),
+        left_out=left_out(story),
         style=Markup(_template_text(environment, "report.css")),
         scripts=[Markup(script) for script in scripts],
         script_hashes=Markup(" ".join(_csp_hash(script) for script in scripts)),

@@ -4,12 +4,13 @@ Names from data and models are cleaned first: plotly reads a subset of HTML in l
 are mid-tones that stand on light and dark paper alike; text and grid get theirs from the page.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ttl_deploy.records.scores import METRICS, Axis, Choice, Front, FrontPoint
-from ttl_deploy.records.trials import EpochRecord
+from ttl_deploy.records.trials import CutProfile, EpochRecord, Profile
+from ttl_deploy.report.depth import Growth, growths, name_stages, seen_shares
 from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
 from ttl_deploy.report.numbers import (
     format_bytes,
@@ -22,6 +23,7 @@ from ttl_deploy.report.story import RunStory
 
 Plot = dict[str, Any]
 _FRONT, _OTHER, _CHOSEN, _REFERENCE = "#2f7fc1", "#8a96a3", "#d9702b", "#7a5fc0"
+_SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up"}
 _LEGEND_CUTS = 12
 _WIDE_RANGE = 30  # costs that differ by more than this factor are drawn on a logarithmic axis
 
@@ -84,6 +86,81 @@ def draw_curves(story: RunStory) -> Plot:
     layout["xaxis"]["rangemode"] = "normal"
     layout["showlegend"] = len(cuts) <= _LEGEND_CUTS
     return {"data": traces, "layout": layout}
+
+
+def draw_depth(profile: Profile) -> Plot:
+    """Draw what share of the full network's costs each cut has, and below it how much of the image it sees."""
+    cuts = profile.cuts
+    seen = seen_shares(cuts, profile.image_size)
+    texts = [_describe_costs(cut, share) for cut, share in zip(cuts, seen, strict=True)]
+    traces = [_draw_growth(one, texts) for one in growths(cuts)]
+    ticks = name_stages(cuts)
+    layout = _layout(x_title="depth, shallow to deep", y_title="share of the full network")
+    layout["xaxis"] |= {
+        "tickvals": list(ticks),
+        "ticktext": [clean_label(name) for name in ticks.values()],
+        "range": [-0.5, len(cuts) - 0.5],
+    }
+    layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    if any(share is not None for share in seen):
+        traces.append(_draw_seen(seen, texts))
+        layout["yaxis"]["domain"] = [0.36, 1]
+        layout["yaxis2"] = {
+            **layout["yaxis"],
+            "domain": [0, 0.26],
+            "title": {"text": "receptive field,<br>share of the side"},
+            "range": [0, 1.05],
+            "nticks": 4,
+        }
+        layout["xaxis"]["anchor"] = "y2"
+    return {"data": traces, "layout": layout}
+
+
+def _draw_growth(one: Growth, texts: list[str]) -> Plot:
+    trace: Plot = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": one.name,
+        "x": list(range(len(one.shares))),
+        "y": list(one.shares),
+        "line": {"width": 1.8, "color": one.colour},
+        "marker": {"size": 5, "color": one.colour, "symbol": _SYMBOLS[one.marker]},
+        "text": texts,
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+    if any(one.noise):
+        noise = [0.0 if noise is None else noise for noise in one.noise]
+        trace["error_y"] = {"type": "data", "array": noise, "thickness": 1.2, "width": 3, "color": one.colour}
+    return trace
+
+
+def _draw_seen(seen: Sequence[float | None], texts: list[str]) -> Plot:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "receptive field",
+        "x": list(range(len(seen))),
+        "y": list(seen),
+        "yaxis": "y2",
+        "fill": "tozeroy",
+        "fillcolor": "rgba(125, 79, 158, 0.15)",
+        "line": {"width": 1.8, "color": "#7d4f9e"},
+        "text": texts,
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def _describe_costs(cut: CutProfile, seen: float | None) -> str:
+    noise = "" if cut.latency_noise_s is None else f", noise {format_latency(cut.latency_noise_s)}"
+    lines = [
+        f"<b>{clean_label(cut.cut)}</b>",
+        f"{format_quantity(cut.macs)} MACs ({format_share(cut.macs_share)} of the full network)",
+        f"{format_quantity(cut.params)} parameters ({format_share(cut.params_share)})",
+        f"latency {format_latency(cut.latency_s)}{noise}",
+    ]
+    if seen is not None:
+        lines.append(f"one position sees {cut.receptive_field} pixels, {format_share(seen)} of the image's side")
+    return "<br>".join(lines)
 
 
 def _draw_axis(axis: Axis, scale: _Scale, story: RunStory, front: Front) -> list[Plot]:

@@ -8,8 +8,10 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ttl_deploy.evidence.choice import over_limits
 from ttl_deploy.files import escape_cell, publish_text
 from ttl_deploy.records.data import Split
+from ttl_deploy.records.models import FULL
 from ttl_deploy.records.scores import METRICS, Front, FrontPoint, PairedDifference, Score
 from ttl_deploy.records.trials import CutProfile, TrialFailure, TrialResult
 from ttl_deploy.report.story import RunStory
@@ -71,9 +73,25 @@ FRONT_COLUMNS = (
 
 
 def write_results_csv(path: Path, story: RunStory) -> None:
-    """Publish one row per trial, finished or failed; empty cells are unknown, never 0."""
+    """Publish one row per trial, finished or failed, and one per cut left out; empty cells are unknown, never 0."""
     rows = [{**_cost_cells(story.cost(trial.cut)), **_trial_cells(trial)} for trial in story.trials]
-    _publish(path, RESULT_COLUMNS, rows)
+    not_trained = [
+        {**_cost_cells(story.cost(cut)), "cut": cut, "status": "over the limit", "reason": why}
+        for cut, why in left_out(story).items()
+    ]
+    _publish(path, RESULT_COLUMNS, rows + not_trained)
+
+
+def left_out(story: RunStory) -> dict[str, str]:
+    """Return the profiled cuts that were not trained because they pass a limit of the settings, and by how much."""
+    settings, tried = story.settings, {trial.cut for trial in story.trials}
+    over = over_limits(
+        () if story.profile is None else story.profile.cuts,
+        max_latency_s=settings.max_latency_s,
+        max_params=settings.max_params,
+        max_macs=settings.max_macs,
+    )
+    return {cut: why for cut, why in over.items() if cut not in tried and cut != FULL}
 
 
 def write_front_csv(path: Path, front: Front) -> None:
