@@ -83,8 +83,8 @@ def _use(manifest: ArtifactManifest) -> str:
     size, fit = manifest.decode.image_size, manifest.decode.fit
     shape = f"(batch, {manifest.input.height}, {manifest.input.width}, 3)"
     return f"""The file takes uint8 RGB images `{shape}`, normalises them itself, and gives
-probabilities `(batch, {len(manifest.classes)})`. Inside it computes on
-{manifest.input.normalisation}. Images are brought to size with Pillow, bicubic, `{fit}`:
+probabilities `(batch, {len(manifest.classes)})`. Its
+normalisation is {manifest.input.normalisation}. Images are brought to size with Pillow, bicubic, `{fit}`:
 
 ```python
 import numpy as np, onnxruntime

@@ -76,6 +76,11 @@ def describe_convention(convention: InputConvention) -> str:
     return f"{owner}: {text}" if owner else text
 
 
+def format_convention(convention: InputConvention) -> str:
+    """Write a convention as the numbers MEAN/STD that `parse_convention` reads, to the last digit."""
+    return "/".join(",".join(map(repr, values)) for values in (convention.mean, convention.std))
+
+
 def _parse_numbers(text: str, given: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))

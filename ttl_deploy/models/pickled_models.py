@@ -2,14 +2,19 @@
 
 import pickletools
 import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
 _LARGEST_PICKLE = 64 * 2**20
 _PICKLES_IN_OLD_FILES = 4
 """torch's format before 1.6: magic number, protocol, system, then the saved object."""
-_UNREADABLE = (ValueError, LookupError, OSError, EOFError, AttributeError, zipfile.BadZipFile, NotImplementedError)
+_UNREADABLE = (
+    *(ValueError, LookupError, OSError, EOFError, RuntimeError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 _LAYERS = ("torch.nn.modules.", "torchvision.models.", "torchxrayvision.")
 # Their file names tell the training's settings, as in nih-densenet121-d121-tw-lr001-rot45-tr15-sc15-seed0-best.pt.
 _TORCHXRAYVISION_FILE = re.compile(r"-tw-lr\d+-rot\d+-")

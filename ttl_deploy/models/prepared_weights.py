@@ -41,7 +41,8 @@ def find_feeding(weights: str, backbone: str, *, image_size: int, normalise: str
     """Return how images are brought to the network that the weights are from, and to ours.
 
     With `auto`, published weights bring their convention, which is also taken for files of that
-    network; torchxrayvision's files are known by their mark; random weights get ImageNet's. Raises
+    network; files that a search wrote say theirs, torchxrayvision's are known by their mark; random
+    weights get ImageNet's. Raises
     `UsageError` for an unknown `normalise`, `WeightsError` for a file whose convention cannot be known.
     """
     symbolic = trace_backbone(backbone, image_size)
@@ -110,7 +111,9 @@ def _usual(backbone: str) -> InputConvention:
 
 
 def _recognise(source: WeightsSource, backbone: str, channels: int) -> InputConvention:
-    """Return the convention of a user's file: torchxrayvision's by its mark, else that of the published weights."""
+    """Return the convention of a user's file: what it says itself, torchxrayvision's by its mark, or the usual."""
+    if source.convention is not None:
+        return source.convention
     if channels == 3 and not source.torchxrayvision:
         return _usual(backbone)
     if channels == 1 and source.torchxrayvision:

@@ -14,12 +14,13 @@ from ttl_deploy.errors import WeightsError
 from ttl_deploy.files import publish_bytes, sha256_bytes
 from ttl_deploy.models.backbone_state import list_prefixes, read_state
 from ttl_deploy.models.backbones import find_backbone
-from ttl_deploy.models.input_conventions import AUTO, Feeding, describe_convention
+from ttl_deploy.models.input_conventions import AUTO, Feeding, describe_convention, format_convention
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.models.prepared_weights import PreparedWeights, find_feeding, hint_network, read_prepared
 from ttl_deploy.models.tracing import trace_backbone
 from ttl_deploy.models.truncation import TruncatedModel, find_place
-from ttl_deploy.records.models import Cut, ModelSpec
+from ttl_deploy.models.weights_source import CONVENTION
+from ttl_deploy.records.models import Cut, InputConvention, ModelSpec
 from ttl_deploy.records.weights import Coverage, WeightsUsed
 
 
@@ -79,10 +80,14 @@ def check_weights(
     )
 
 
-def save_weights(model: nn.Module, path: Path) -> str:
-    """Publish a model's parameters and buffers as a safetensors file; returns its SHA-256."""
+def save_weights(model: nn.Module, path: Path, *, convention: InputConvention | None = None) -> str:
+    """Publish a model's parameters and buffers as a safetensors file; returns its SHA-256.
+
+    `convention` says in the file how images were brought to the model, so that `--weights` knows it.
+    """
+    metadata = {CONVENTION: format_convention(convention)} if convention else None
     content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, metadata
     )
     publish_bytes(path, content)
     return sha256_bytes(content)

@@ -12,16 +12,20 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.files import sha256_file
 from ttl_deploy.models.backbones import find_backbone
 from ttl_deploy.models.backbones.backbone import Published
+from ttl_deploy.models.input_conventions import parse_convention
 from ttl_deploy.models.pickled_models import explain_pickle
+from ttl_deploy.records.models import InputConvention
 
 IMAGENET = "imagenet"
 NONE = "none"
+CONVENTION = "ttl_deploy.input"
+"""Where files of our own say how images were brought to their model, in a safetensors file's metadata."""
 _PLAIN = "Save a plain state_dict with torch.save(model.state_dict(), ...), or use .safetensors"
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 # DenseNet's published files still have the names from before its layers were renamed.
@@ -40,7 +44,8 @@ _READ_ERRORS = (
 class WeightsSource:
     """The tensors of a weights file, and where it is from.
 
-    `url` is empty for the user's own files; `torchxrayvision` tells whether the file bears that library's mark.
+    `url` is empty for the user's own files; `torchxrayvision` tells whether the file bears that library's
+    mark; `convention` is how images were brought to its network, where the file says so.
     """
 
     name: str
@@ -48,6 +53,7 @@ class WeightsSource:
     sha256: str
     tensors: Mapping[str, torch.Tensor]
     torchxrayvision: bool
+    convention: InputConvention | None
     url: str = ""
 
 
@@ -91,6 +97,7 @@ def _open(path: Path) -> WeightsSource:
 def _read(path: Path, _modified: int, _size: int) -> WeightsSource:
     try:
         content = _load(path)
+        convention = _read_convention(path)
         sha256 = sha256_file(path)
     except _READ_ERRORS as error:
         raise WeightsError(
@@ -108,6 +115,7 @@ def _read(path: Path, _modified: int, _size: int) -> WeightsSource:
         sha256=sha256,
         tensors={name: tensor for name, tensor in tensors.items() if not _is_mark(name)},
         torchxrayvision=any(map(_is_mark, tensors)),
+        convention=convention,
     )
 
 
@@ -121,6 +129,15 @@ def _load(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a TorchScript archive warns before it is refused
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_convention(path: Path) -> InputConvention | None:
+    """Return the convention that a file of our own names."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(CONVENTION)
+    return parse_convention(text) if text else None
 
 
 def _collect_tensors(content: Any) -> dict[str, torch.Tensor]:

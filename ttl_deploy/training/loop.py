@@ -141,7 +141,7 @@ class _Training:
         rank = (-math.inf if val_auroc is None else val_auroc, -val_loss)
         if rank > self.state.best_rank:
             self.state.best_rank, self.state.best_epoch = rank, epoch
-            weights.save_weights(self.model, self.folder / WEIGHTS)
+            weights.save_weights(self.model, self.folder / WEIGHTS, convention=self.trial.input)
         self.save()
 
     def _learn(self, epoch: int, report: Callable[[Progress], None], wait: Wait) -> float:
