@@ -5,9 +5,13 @@ size is worked out from our trunk: `C (c + 1)` parameters after pooling, `C (c h
 `2 c` more for a BatchNorm.
 """
 
+import importlib.util
+import sys
 import tomllib
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -58,8 +62,11 @@ DENSENET121 = {
 }
 
 
+known_cuts = cache(list_cuts)  # the page on the papers asks for the same networks as these tests
+
+
 def cuts_of(backbone: str, pool: Pool = "avg") -> dict[str, Cut]:
-    return {cut.name: cut for cut in list_cuts(backbone, image_size=224, classes=CLASSES, pool=pool)}
+    return {cut.name: cut for cut in known_cuts(backbone, image_size=224, classes=CLASSES, pool=pool)}
 
 
 def full_size(backbone: str) -> list[int]:
@@ -185,6 +192,30 @@ def test_parameters_that_the_paper_prints_are_ours_rounded() -> None:
     for backbone, name, millions, _gmacs in PUBLISHED["printed"]:
         shown = cuts_of(backbone)[name].params / 1e6
         assert f"{shown:.3g}" == f"{millions:.3g}"
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("paper_sizes", ROOT / "benchmarks" / "paper_sizes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # dataclasses look their module up
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_macs_that_the_paper_prints_are_ours_once_they_are_counted_its_way() -> None:
+    count_as_printed = load_script().count_as_printed
+    for backbone, name, _millions, gmacs in PUBLISHED["printed"]:
+        assert f"{count_as_printed(backbone, name) / 1e9:.2f}" == f"{gmacs:.2f}"
+        assert f"{cuts_of(backbone)[name].macs / 1e9:.2f}" != f"{gmacs:.2f}"
+
+
+def test_the_page_on_the_papers_is_what_the_script_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script()
+    monkeypatch.setattr(script, "list_cuts", known_cuts)
+    written = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert written == script.write_page(), "run python benchmarks/paper_sizes.py --write"
 
 
 def test_more_classes_cost_one_row_of_the_linear_layer_each() -> None:
