@@ -5,6 +5,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -41,26 +42,24 @@ def find_classes(path: Path) -> frozenset[str]:
         if not zipfile.is_zipfile(path):
             with open(path, "rb") as file:
                 for _ in range(_PICKLES_IN_OLD_FILES):
-                    found |= _names_in(file)
+                    found.update(_names_in(file))
             return frozenset(found)
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 if entry.filename.endswith("data.pkl") and entry.file_size < _LARGEST_PICKLE:
                     with archive.open(entry) as content:
-                        found |= _names_in(content)
+                        found.update(_names_in(content))
     except _UNREADABLE:
         pass  # a damaged file: what was found up to there is all there is
     return frozenset(found)
 
 
-def _names_in(file: IO[bytes]) -> set[str]:
-    found: set[str] = set()
+def _names_in(file: IO[bytes]) -> Iterator[str]:
     texts: list[str] = []
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == "GLOBAL":
-            found.add(str(argument).replace(" ", "."))
+            yield str(argument).replace(" ", ".")
         elif opcode.name == "STACK_GLOBAL":
-            found.add(".".join(texts[-2:]))
+            yield ".".join(texts[-2:])
         elif isinstance(argument, str):
             texts.append(argument)
-    return found
