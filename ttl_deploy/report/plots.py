@@ -108,7 +108,7 @@ def draw_depth(profile: Profile) -> Plot:
         layout["yaxis2"] = {
             **layout["yaxis"],
             "domain": [0, 0.26],
-            "title": {"text": "receptive field,<br>share of the side"},
+            "title": {"text": "share of<br>the side"},
             "range": [0, 1.05],
             "nticks": 4,
         }
