@@ -64,7 +64,8 @@ map is `--pool flatten`.
   by bottlenecks.
 * **CBR** networks have no published weights. Cut at its last unit, a CBR network has the size of `full` and our head,
   with the dropout of 0.1 that TTL's code has there. By two descriptions of the paper's appendix Tiny is larger than
-  Small, which may be a slip; kernel, widths and the last max-pool are options: `'cbr:small?kernel=5'`.
+  Small, which may be a slip; kernel, widths and the last max-pool are options: `'cbr:small?kernel=5'`. Nothing is
+  padded, so images cannot be small: LargeT needs 217 pixels, LargeW and Small 121, Tiny 91.
 
 ## Why a figure may differ
 

@@ -104,10 +104,16 @@ def test_an_unknown_cbr_network_is_refused_with_the_near_ones() -> None:
         find_backbone("cbr:large")
 
 
-def test_images_that_are_too_small_are_refused_with_the_smallest_that_fit() -> None:
-    with pytest.raises(UsageError, match="the smallest is --image-size 91"):
-        list_cuts("cbr:tiny", image_size=90, classes=2)
-    assert len(list_cuts("cbr:tiny", image_size=91, classes=2)) == 5
+@pytest.mark.parametrize(
+    ("name", "kernel", "pools"), [("large-t", 7, 4), ("large-w", 7, 4), ("small", 7, 4), ("tiny", 5, 4)]
+)
+def test_images_that_are_too_small_are_refused_with_the_smallest_that_fit(name: str, kernel: int, pools: int) -> None:
+    side = kernel if name == "large-t" else 1  # it has one more convolution, behind its last pool
+    for _ in range(pools):
+        side = 2 * side + 1 + kernel - 1  # the least that a pool needs to leave `side`, and a convolution before it
+    with pytest.raises(UsageError, match=f"the smallest is --image-size {side}$"):
+        list_cuts(f"cbr:{name}", image_size=side - 1, classes=2)
+    assert list_cuts(f"cbr:{name}", image_size=side, classes=2)[-2].height == 1
 
 
 def test_no_weights_are_published_and_asking_for_them_says_what_to_do() -> None:

@@ -6,6 +6,7 @@ size is worked out from our trunk: `C (c + 1)` parameters after pooling, `C (c h
 """
 
 import importlib.util
+import re
 import sys
 import tomllib
 from functools import cache
@@ -216,6 +217,14 @@ def test_the_page_on_the_papers_is_what_the_script_writes(monkeypatch: pytest.Mo
     monkeypatch.setattr(script, "list_cuts", known_cuts)
     written = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
     assert written == script.write_page(), "run python benchmarks/paper_sizes.py --write"
+
+
+def test_every_command_on_the_page_names_a_backbone_and_a_cut_that_exist() -> None:
+    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    commands = re.findall(r"`--backbone '?([^' `]+)'?(?: --weights none)?(?: --cuts ([^`]+))?[^`]*`", page)
+    assert len(commands) == page.count("`--backbone ") == 10
+    for backbone, cut in commands:
+        assert (cut or "full") in cuts_of(backbone)
 
 
 def test_more_classes_cost_one_row_of_the_linear_layer_each() -> None:

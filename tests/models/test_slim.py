@@ -1,6 +1,7 @@
 """Slim hybrids: the parent below, narrower above; what comes from its weights, and how the rest starts."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones import backbone_names, build_backbone, build_meta_backbone, find_backbone, slim
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.torchvision_border import load_torchvision
+from ttl_deploy.models.truncation import build
+from ttl_deploy.models.weights import load_pretrained
+from ttl_deploy.records.models import FULL, ModelSpec
 
 SEEDED = "slim:densenet121?keep=features.transition3"
 Shapes = dict[str, tuple[int, ...]]
@@ -214,6 +218,22 @@ def test_a_hybrid_has_its_parents_published_weights() -> None:
             whole.published.source,
             whole.published.convention,
         )
+
+
+@pytest.mark.parametrize("copy", ["bottom", "matching"])
+def test_a_parents_file_fills_what_is_taken_and_leaves_the_rest_as_it_was(copy: str, tmp_path: Path) -> None:
+    parent = shake_batch_norms(build_backbone("resnet50", image_size=64)).state_dict()
+    torch.save(parent, tmp_path / "parent.pth")
+    spec = ModelSpec(backbone=f"slim:resnet50?keep=layer2.1&copy={copy}", cut=FULL, classes=2, image_size=64)
+    torch.manual_seed(0)
+    model = build(spec)
+    before = {name: tensor.clone() for name, tensor in model.trunk.state_dict().items()}
+    load_pretrained(model, spec, str(tmp_path / "parent.pth"))
+    takes = find_backbone(spec.backbone).takes
+    for name, tensor in model.trunk.state_dict().items():
+        assert torch.equal(tensor, (parent if takes(name) else before)[name]), name
+    mean = "layer1.0.bn1.running_mean"
+    assert torch.equal(model.trunk.state_dict()[mean], parent[mean]) == (copy == "bottom")
 
 
 # ---- how the rest starts ----
