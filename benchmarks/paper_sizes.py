@@ -59,9 +59,9 @@ map is `--pool flatten`.
 
 * **Hybrids** keep a pretrained bottom at full width, up to and with the unit `keep`; above it widths are halved
   (`factor=2`; 4 and 8 are possible) and weights start at random. With `copy=bottom`, the default, exactly the bottom
-  comes from the pretrained network, running statistics included: TransFusion's definition, and TTL's by blocks. With
-  `copy=matching` every parameter of equal name and shape does, above `keep` too, and no running statistics: TTL's code
-  by bottlenecks.
+  comes from the pretrained network, running statistics included: TTL's code by blocks, with which what is known of
+  Slim agrees. With `copy=matching` every parameter of equal name and shape does, above `keep` too, and no running
+  statistics: TTL's code by bottlenecks.
 * **CBR** networks have no published weights. Cut at its last unit, a CBR network has the size of `full` and our head,
   with the dropout of 0.1 that TTL's code has there. By two descriptions of the paper's appendix Tiny is larger than
   Small, which may be a slip; kernel, widths and the last max-pool are options: `'cbr:small?kernel=5'`. Nothing is

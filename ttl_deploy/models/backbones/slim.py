@@ -59,7 +59,7 @@ class SlimFamily:
     What is taken from the parent's weights is the option `copy`; the classification layer never is:
 
     `bottom`: every tensor up to `keep`, running statistics included. Above, convolutions start from
-    `kaiming_normal_` by fan-out. This is Raghu et al.'s definition, and TTL's code by blocks.
+    `kaiming_normal_` by fan-out. This is TTL's code by blocks; what is known of Raghu et al.'s Slim agrees.
 
     `matching`: every parameter that the parent has under the same name in the same shape, above
     `keep` too, and no running statistics: they start at 0 and 1. Other convolutions start from
