@@ -40,23 +40,43 @@ def print_front(front: "Front", choice: "Choice | None") -> None:
 
 
 def print_cuts(cuts: "Sequence[Cut]", *, backbone: str, image_size: int, classes: int) -> None:
-    """Print where a backbone can be cut."""
+    """Print where a backbone can be cut, and what is left."""
     rows = [
         (
             cut.name,
             f"{cut.params:,}",
             f"{cut.params_share:.1%}",
+            _format_megabytes(cut.weights_bytes),
             f"{cut.macs / 1e9:.4g}",
             f"{cut.macs_share:.1%}",
             str(cut.layers),
             f"{cut.channels}×{cut.height}×{cut.width}",
+            _format_megabytes(cut.peak_bytes),
+            _format_field(cut, image_size),
             "stage" if cut.stage else "",
         )
         for cut in cuts
     ]
-    columns = ("cut", "params", "of full", "GMACs", "of full", "layers", "features", "")
+    columns = ("cut", "params", "of full", "weights", "GMACs", "of full", "layers", "features", "memory", "sees", "")
     print_table(columns, rows, title=f"{backbone} at {image_size} px, {classes} classes, head included")
     print("MACs count convolutions and linear layers of one image; layers are those that run.")
+    print("weights, and memory (the most that activations of one image need at once), in MB, single precision.")
+    print("sees: side of the square of the image that one position of the features depends on.")
+    if any(cut.global_context for cut in cuts):
+        print("+ gates (such as squeeze-and-excitation) let it see a summary of the whole image as well.")
+
+
+def _format_megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f}" if size_bytes >= 1e6 else f"{size_bytes / 1e6:.2g}"
+
+
+def _format_field(cut: "Cut", image_size: int) -> str:
+    summary = "+" if cut.global_context else ""
+    if cut.receptive_field is None:
+        return f"not known{summary}"
+    if cut.receptive_field >= image_size:
+        return f"whole image{summary}"
+    return f"{cut.receptive_field} px {cut.receptive_field / image_size:.0%}{summary}"
 
 
 def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
