@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttl_deploy.errors import InfeasibleError, UsageError
-from ttl_deploy.evidence.choice import choose, is_within_interval
+from ttl_deploy.evidence.choice import check_feasible, choose, is_tie, is_within_interval, over_limits
 from ttl_deploy.records.scores import PICK_RULES, Front, FrontPoint, PairedDifference, Score
+from ttl_deploy.records.trials import CutProfile
 
 
 def point(cut, auroc, *, macs, high=None, params=1_000_000, latency_s=None, seeds=(0,), seed_values=None):
@@ -214,3 +215,49 @@ def test_the_choice_is_optimal_among_those_that_meet_the_limits(rows, given_limi
         assert picked in within
         assert (picked.latency_s or 99) == min(one.latency_s or 99 for one in within)
     assert re.search(rf"\b{choice.cut}\b", choice.sentence)
+
+
+def profiled(cut, *, params=1000, macs=1000, latency_s=None, noise_s=None):
+    return CutProfile(
+        cut=cut,
+        params=params,
+        macs=macs,
+        layers=1,
+        params_share=0.5,
+        macs_share=0.5,
+        size_bytes=1,
+        latency_s=latency_s,
+        latency_noise_s=noise_s,
+    )
+
+
+COSTS = (profiled("a", latency_s=0.004, params=2000), profiled("b", latency_s=0.008), profiled("c"))
+
+
+def test_cuts_over_a_limit_are_named_with_every_cost_that_is():
+    assert over_limits(COSTS) == {}
+    assert over_limits(COSTS, max_latency_s=0.004) == {"b": "8 ms per image (2 times as much)", "c": "no latency"}
+    assert over_limits(COSTS, max_latency_s=0.001, max_params=1600)["a"] == (
+        "4 ms per image (4 times as much) and 2 k parameters (25 % over)"
+    )
+
+
+def test_no_feasible_cut_is_refused_with_the_fastest_figure_and_the_given_remedy():
+    check_feasible(COSTS, max_latency_s=0.004)
+    with pytest.raises(InfeasibleError) as caught:
+        check_feasible(COSTS, max_latency_s=0.001, remedy="Wait.")
+    assert str(caught.value) == (
+        "no cut answers in at most 1 ms per image: the fastest, a, takes 4 ms per image (4 times as much). Wait."
+    )
+    with pytest.raises(
+        InfeasibleError, match=r"the nearest is b with 8 ms .*; the fastest, a, takes 4 ms per image\. "
+    ):
+        check_feasible(COSTS, max_latency_s=0.003, max_params=500)
+
+
+def test_latencies_tie_where_they_differ_by_no_more_than_the_noise_of_either():
+    a, b = profiled("a", latency_s=0.010, noise_s=0.001), profiled("b", latency_s=0.012, noise_s=0.002)
+    assert is_tie(a, b)
+    assert is_tie(b, a)
+    assert not is_tie(a, profiled("c", latency_s=0.0121, noise_s=0.002))
+    assert not is_tie(a, profiled("d"))
