@@ -38,7 +38,7 @@ FAMILIES = {
     "own": ("tests.contracts.own_network:branching", "tests.contracts.own_network:grey"),
 }
 NETWORKS = [network for networks in FAMILIES.values() for network in networks]
-SIDE = {"inception_v3": 96, "maxvit_t": 224, "cbr:large-t": 160, "cbr:tiny": 96}
+SIDE = {"inception_v3": 96, "maxvit_t": 224, "cbr:large-t": 224, "cbr:tiny": 96}
 # Drawing their weights, or running them, takes many seconds.
 LARGE = ("alexnet", "vgg11", "vgg13_bn", "maxvit_t", "vit_b_32", "wide_resnet50_2", "densenet201", "cbr:large-t")
 

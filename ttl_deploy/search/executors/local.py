@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.files import make_folder
@@ -25,6 +27,7 @@ from ttl_deploy.training.devices import keep_freed_memory
 from ttl_deploy.training.loop import Progress, TrialError
 
 _REPORT_EVERY_S = 0.2
+_PATIENCE_S = 5.0
 _LOG = "worker.log"
 
 
@@ -103,6 +106,8 @@ def _stop(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.process.terminate()
     for worker in workers:
+        worker.process.join(_PATIENCE_S)
+        worker.process.kill()
         worker.process.join()
         worker.channel.close()
 
@@ -130,7 +135,7 @@ def log_path(task: Task) -> Path:
 def _serve(channel: Connection, parent_pid: int) -> None:
     """The worker process: do one task after the other, as long as there is someone to work for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end)
     die_with_parent(parent_pid)
     keep_freed_memory()
     while True:
@@ -140,6 +145,12 @@ def _serve(channel: Connection, parent_pid: int) -> None:
             return
         _redirect_output(log_path(task))
         channel.send(_outcome(task, channel))
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End in order: what the process holds of the system's (semaphores of its libraries) is given back."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _redirect_output(path: Path) -> None:
