@@ -81,13 +81,14 @@ def slow(backbone: str) -> Any:
     return pytest.param(backbone, marks=pytest.mark.slow)
 
 
-FAST = ("densenet121", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "googlenet", "shufflenet_v2_x0_5")
+FAST = ("densenet121", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5")
+SLOW = ("googlenet", "resnet50", "efficientnet_b0", "regnet_y_400mf", "vgg11")
 
 
-@pytest.mark.parametrize("backbone", [*FAST, *map(slow, ("resnet50", "efficientnet_b0", "regnet_y_400mf", "vgg11"))])
+@pytest.mark.parametrize("backbone", [*FAST, *map(slow, SLOW)])
 def test_the_peak_is_that_of_the_running_trunk(backbone: str) -> None:
     cuts = list_cuts(backbone, image_size=64, classes=2)
-    chosen = [cuts[0], cuts[len(cuts) // 2], cuts[-1]]
+    chosen = [cuts[len(cuts) // 2], cuts[-1]]
     assert [cut.peak_bytes for cut in chosen] == [watch_forward(backbone, cut.name, 64) for cut in chosen]
 
 

@@ -316,7 +316,8 @@ def _longest(changes: Tensor) -> int:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "size"), [pytest.param("swin_t", 112, marks=pytest.mark.slow), ("swin_t", 100), ("swin_v2_t", 96)]
+    ("backbone", "size"),
+    [("swin_t", 100), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("swin_t", 112), ("swin_v2_t", 96)))],
 )
 def test_attention_in_shifted_windows_sees_what_changes_it(backbone: str, size: int) -> None:
     places = find_places(backbone, size)[:6]

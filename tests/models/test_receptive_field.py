@@ -12,7 +12,7 @@ from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.records.models import FULL, Cut
 
 SIDE = {"inception_v3": 96, "maxvit_t": 224, "vit_h_14": 56}
-SIDE |= {name: 192 for name in backbone_names() if name.startswith("cbr:")}
+SIDE |= {name: 224 for name in backbone_names() if name.startswith("cbr:")}
 
 
 def cuts_of(backbone: str, size: int = 224) -> dict[str, Cut]:

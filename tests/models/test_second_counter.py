@@ -17,7 +17,7 @@ from ttl_deploy.records.models import Cut
 
 CONVOLUTIONAL = (
     *("alexnet", "vgg11_bn", "resnet50", "densenet121", "googlenet", "mobilenet_v2", "shufflenet_v2_x1_0"),
-    *("efficientnet_b0", "regnet_y_400mf", "squeezenet1_1", "mnasnet1_0"),
+    "squeezenet1_1",
 )
 """Of ConvNeXt, whose blocks hold a parameter themselves, torchinfo counts no layers inside a block."""
 
@@ -65,7 +65,7 @@ def count_like_torchinfo(layer: nn.Module, output: Tensor) -> int:
 IMAGE = torch.empty(1, 3, 224, 224, device="meta")
 
 
-@pytest.mark.parametrize("backbone", [*CONVOLUTIONAL, "convnext_tiny"])
+@pytest.mark.parametrize("backbone", [*CONVOLUTIONAL, "convnext_tiny", "efficientnet_b0", "regnet_y_400mf"])
 def test_macs_are_those_that_the_formulas_for_convolutions_and_linear_layers_give(backbone: str) -> None:
     model = build_meta_backbone(backbone, image_size=224)
     with counting(model, count_macs) as counts:
@@ -113,6 +113,19 @@ def test_macs_of_a_vision_transformer_follow_from_its_sizes(backbone: str) -> No
     assert full_cut(backbone, 224).macs == patches * prod((3, patch, patch, width)) + 12 * layer + 1000 * width
 
 
+OTHER_FILES = ("googlenet", "inception_v3", "wide_resnet50_2", "wide_resnet101_2")
+"""The published files of the first two hold auxiliary classifiers too; those of the others half-precision weights."""
+
+
+def count_auxiliary(backbone: str) -> int:
+    """Return the parameters of an auxiliary classifier that torchvision's figure holds; we never build it."""
+    if backbone != "inception_v3":
+        return 0
+    with torch.device("meta"):
+        model = load_torchvision().models.inception_v3(weights=None, init_weights=False)
+    return sum(parameter.numel() for parameter in model.AuxLogits.parameters())
+
+
 def published(backbone: str) -> Any:
     """Return torchvision's own figures for a network's first weights."""
     return next(iter(load_torchvision().models.get_model_weights(backbone)))
@@ -123,8 +136,9 @@ def check_published(backbone: str) -> None:
     weights = published(backbone)
     full = full_cut(backbone, weights.transforms.keywords["crop_size"])
     assert round(full.macs / 1e9, 3) == weights.meta["_ops"]
-    assert full.params == weights.meta["num_params"]
-    assert full.weights_bytes / 2**20 == pytest.approx(weights.meta["_file_size"], rel=0.03)
+    assert full.params == weights.meta["num_params"] - count_auxiliary(backbone)
+    if backbone not in OTHER_FILES:
+        assert full.weights_bytes / 2**20 == pytest.approx(weights.meta["_file_size"], rel=0.03)
 
 
 FAST = (
