@@ -14,13 +14,13 @@ from results import store
 
 from ttl_deploy.export.onnx_writer import export_for_timing, make_deployable, write_onnx
 from ttl_deploy.models import truncation
-from ttl_deploy.records.models import FULL, ModelSpec
+from ttl_deploy.records.models import FULL, IMAGENET_INPUT, ModelSpec
 from ttl_deploy.runtime.bench import ModelTime, ModelToTime, profile_models
-from ttl_deploy.training.batches import MEAN, STD
 
-CASES = (("mobilenet_v2", 64), ("mobilenet_v2", 224), ("densenet121", 64), ("densenet121", 224), ("resnet50", 128))
-
-
+CASES = (
+    *(("mobilenet_v2", 64), ("mobilenet_v2", 224), ("densenet121", 64), ("densenet121", 224), ("resnet50", 128)),
+    *(("swin_t", 224), ("timm:vit_tiny_patch16_224", 224)),
+)
 NAMES = ("shipped", "timed")
 
 
@@ -28,7 +28,12 @@ def compare(backbone: str, image_size: int, folder: Path) -> dict[str, object]:
     """Export one network both ways, and time both files in turn."""
     model = truncation.build(ModelSpec(backbone=backbone, cut=FULL, classes=2, image_size=image_size))
     started = time.perf_counter()
-    write_onnx(make_deployable(model, mean=MEAN, std=STD), folder / "shipped.onnx", image_size=image_size, metadata={})
+    write_onnx(
+        make_deployable(model, mean=IMAGENET_INPUT.mean, std=IMAGENET_INPUT.std),
+        folder / "shipped.onnx",
+        image_size=image_size,
+        metadata={},
+    )
     shipped_s = time.perf_counter() - started
     export_for_timing(model, image_size, folder / "timed.onnx")
     timed_s = time.perf_counter() - started - shipped_s

@@ -4,18 +4,25 @@ import hashlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .settings import build_settings, parse_cuts, parse_seeds
 
+if TYPE_CHECKING:
+    from ttl_deploy.records.trials import SearchSettings
+
 NAME = "search"
-_DATA, _MODEL, _TRAIN, _AUGMENT, _CHOICE, _RUN = "Data", "Model", "Training", "Augmentation", "Choice", "Run"
 
 
 def run(
-    backbone: Annotated[str | None, typer.Option(help="Backbone by its torchvision name, e.g. densenet121.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="densenet121 or another torchvision name, timm:NAME, cbr:NAME, slim:NAME, or package.module:function."
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="Class folders, a folder with labels.csv, a CSV file, or phantom[:KIND].")
     ] = None,
@@ -100,10 +107,7 @@ def run(
 
     study = plugins.import_part("ttl_deploy.search.study", need="`ttl-deploy search`")
     if out is None:
-        data_name = Path(settings.data).resolve().stem if Path(settings.data).exists() else settings.data
-        digest = hashlib.sha256(codec.to_json(settings).encode()).hexdigest()[:6]
-        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in data_name)
-        out = Path("runs") / f"{settings.backbone}-{safe}-{digest}"
+        out = default_folder(settings, hashlib.sha256(codec.to_json(settings).encode()).hexdigest()[:6])
     folder = RunFolder(out)
     command = shlex.join(["ttl-deploy", *sys.argv[1:]])
     with show_study(folder, command, enabled=progress) as reporter:
@@ -117,3 +121,10 @@ def run(
         return
     print_front(found.front, found.choice)
     print(f"\n{found.choice.sentence}\n\n{folder.next_steps.read_text(encoding='utf-8')}", end="")
+
+
+def default_folder(settings: "SearchSettings", digest: str) -> Path:
+    """Name the run after backbone and data, with characters that every file system and shell takes."""
+    data = Path(settings.data).resolve().stem if Path(settings.data).exists() else settings.data
+    name = f"{settings.backbone}-{data}-{digest}"
+    return Path("runs") / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)

@@ -43,6 +43,10 @@ class Deep(nn.Module):
     def forward(self, x):
         return self.net(x)
 
+class Returning(Net):
+    def forward(self, x):
+        return super().forward(x) + x.mean((1, 2, 3))[:, None]
+
 class NoLayers(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
@@ -102,6 +106,7 @@ def test_building_it_is_repeatable_under_a_seed() -> None:
         ("hospital_nets:Branching", "cannot be traced by torch.fx .TraceError.*must not branch on values"),
         ("hospital_nets:TwoFaced", "in training its forward does something else than in evaluation"),
         ("hospital_nets:five_channels", "takes images of 5 channels: 1 .grey. or 3 .RGB. are allowed"),
+        ("hospital_nets:Returning", "does not depend on the input of its last layer, last, alone"),
         ("hospital_nets:NoLayers", "has no linear layer or convolution to classify with"),
         ("hospital nets:Net", "an own network is given as package.module:function"),
         ("hospital_nets:", "an own network is given as package.module:function"),

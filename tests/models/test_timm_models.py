@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from ttl_deploy.errors import MissingExtraError, UnknownNameError, WeightsError
 from ttl_deploy.models.backbones import backbone_names, find_backbone
@@ -26,6 +27,19 @@ def test_a_resnet_of_timm_costs_what_torchvisions_does() -> None:
 def test_a_vision_transformer_is_built_for_the_image_size() -> None:
     cuts = list_cuts("timm:vit_tiny_patch16_224", image_size=96, classes=2)
     assert {cut.height for cut in cuts if cut.layout == "tokens"} == {36, 37}  # with and without the class token
+
+
+def test_position_embeddings_are_interpolated_to_another_image_size() -> None:
+    network = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    smaller = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=64)
+    backbone = find_backbone("timm:vit_tiny_patch16_224")
+    fitted = backbone.fit(network.state_dict(), 64)
+    assert {name: tensor.shape for name, tensor in fitted.items()} == {
+        name: tensor.shape for name, tensor in smaller.state_dict().items()
+    }
+    assert torch.equal(backbone.fit(network.state_dict(), 224)["pos_embed"], network.state_dict()["pos_embed"])
+    smaller.load_state_dict(fitted)
+    assert torch.equal(fitted["pos_embed"][:, 0], network.state_dict()["pos_embed"][:, 0])  # the class token's
 
 
 def test_published_weights_bring_timms_own_input_convention() -> None:

@@ -4,7 +4,7 @@ A cut is a place where everything computed later depends on one tensor, or on th
 concatenation. Of neighbours with no convolution between them one stays: see `_choose`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, groupby, takewhile
@@ -87,9 +87,15 @@ def find_places(backbone: str, image_size: int) -> tuple[Place, ...]:
     measured = measure_backbone(backbone, image_size)
     symbolic = measured.symbolic
     classifier = find_classifier(symbolic)
-    nodes = _choose_nodes(measured, classifier)
-    chosen: list[_Chosen] = [(node, parts, _name(measured, node, parts)) for node, parts in nodes]
+    bottlenecks = _find_bottlenecks(measured)
     features = classifier.all_input_nodes[0]
+    if features not in bottlenecks:
+        raise UsageError(
+            f"{backbone} cannot be cut: what it returns does not depend on the input of its last layer, "
+            f"{classifier.target}, alone, so that layer is no classifier"
+        )
+    nodes = _choose_nodes(measured, classifier, bottlenecks)
+    chosen: list[_Chosen] = [(node, parts, _name(measured, node, parts)) for node, parts in nodes]
     chosen.append((features, (features,), FULL))
     return tuple(_measure_places(measured, chosen))
 
@@ -103,9 +109,10 @@ def find_classifier(symbolic: Symbolic) -> fx.Node:
     return last
 
 
-def _choose_nodes(measured: Measured, classifier: fx.Node) -> list[tuple[fx.Node, tuple[fx.Node, ...]]]:
+def _choose_nodes(
+    measured: Measured, classifier: fx.Node, bottlenecks: Mapping[fx.Node, tuple[fx.Node, ...]]
+) -> list[tuple[fx.Node, tuple[fx.Node, ...]]]:
     symbolic = measured.symbolic
-    bottlenecks = _find_bottlenecks(measured)
     multiplications = 0
     numbered: list[tuple[int, fx.Node]] = []  # with how many convolutions and the like ran before
     for node in symbolic.graph.nodes:

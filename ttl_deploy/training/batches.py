@@ -15,8 +15,6 @@ from torch.nn import functional
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
 from ttl_deploy.records.trials import Augmentation
 
-MEAN, STD = IMAGENET_INPUT.mean, IMAGENET_INPUT.std
-
 
 @dataclass(frozen=True, slots=True)
 class LabelledPixels:

@@ -1,11 +1,12 @@
 """Networks of the timm library, by its names, where it is installed."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ttl_deploy import plugins
 from ttl_deploy.errors import UnknownNameError, WeightsError
@@ -27,7 +28,9 @@ class TimmFamily:
         timm = _load_timm()
         if not timm.is_model(name):
             raise UnknownNameError("timm network", name, timm.list_models())
-        return Backbone(name=f"timm:{name}", build=partial(_build, name), published=_find_published(timm, name))
+        return Backbone(
+            name=f"timm:{name}", build=partial(_build, name), published=_find_published(timm, name), fit=_fit_positions
+        )
 
 
 def _load_timm() -> Any:
@@ -42,6 +45,20 @@ def _build(name: str, image_size: int) -> nn.Module:
         return create(img_size=image_size)
     except TypeError:
         return create()
+
+
+def _fit_positions(tensors: Mapping[str, Tensor], image_size: int) -> Mapping[str, Tensor]:
+    """Interpolate a Vision Transformer's position embeddings to the grid of another image size."""
+    embedding, patches = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
+    if embedding is None or patches is None or embedding.ndim != 3:
+        return tensors
+    side = image_size // patches.shape[-1]
+    prefix = embedding.shape[1] - math.isqrt(embedding.shape[1]) ** 2  # class and register tokens
+    if embedding.shape[1] - prefix == side**2:
+        return tensors
+    layers = plugins.import_part("timm.layers", need="weights of timm")
+    fitted: Tensor = layers.resample_abs_pos_embed(embedding, [side, side], num_prefix_tokens=prefix)
+    return {**tensors, "pos_embed": fitted}
 
 
 def _find_published(timm: Any, name: str) -> Published | None:
