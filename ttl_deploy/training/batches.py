@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
+from ttl_deploy.records.models import InputConvention
 from ttl_deploy.records.trials import Augmentation
 
 
