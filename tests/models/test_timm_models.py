@@ -62,7 +62,7 @@ def test_weights_that_cannot_be_downloaded_are_refused_with_a_remedy(monkeypatch
 
 
 def test_an_unknown_name_is_refused_with_the_near_ones() -> None:
-    with pytest.raises(UnknownNameError, match="unknown timm network 'resnet17'.*resnet18"):
+    with pytest.raises(UnknownNameError, match=r"unknown timm network 'resnet17'.*resnet18"):
         find_backbone("timm:resnet17")
 
 

@@ -68,10 +68,13 @@ class Cut:
         weights_bytes: size of the model's parameters and buffers in single precision: about that of
             the exported file.
         peak_bytes: largest size of the tensors alive at once while the trunk runs layer by layer on
-            one image in single precision, the image included; what a layer needs inside is not counted.
-        receptive_field: side in pixels of the square of the image that one position at the cut can
-            depend on, where that is known; gates (squeeze-and-excitation) are not counted.
-        global_context: whether such gates let the trunk see a summary of the whole image as well.
+            one image in single precision, the image included to the end; what a layer needs inside is
+            not counted.
+        receptive_field: side in pixels of the square that one position at the cut can depend on, where
+            that is known: the image's side where every position sees everything; otherwise not clipped
+            to the image, so it may be larger. Gates (squeeze-and-excitation) are not counted.
+        global_context: whether gates, or a normalisation by the image's own statistics, let the trunk see
+            a summary of the whole image as well.
     """
 
     name: str

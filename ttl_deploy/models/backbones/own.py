@@ -35,7 +35,7 @@ def _import(name: str, module_name: str, attribute: str) -> Callable[[], Any]:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # noqa: BLE001 # the user's own code runs here, and may raise anything
+    except Exception as error:  # the user's own code runs here, and may raise anything
         raise UsageError(f"backbone {name!r}: {_explain_import(error, module_name, here)}") from error
     if not callable(found):
         raise UsageError(f"backbone {name!r} is a {type(found).__name__}: give {_FORM}")
@@ -55,7 +55,7 @@ def _explain_import(error: Exception, module_name: str, here: str) -> str:
 def _build(name: str, function: Callable[[], Any], _image_size: int) -> nn.Module:
     try:
         network = function()
-    except Exception as error:  # noqa: BLE001 # the user's own code runs here, and may raise anything
+    except Exception as error:  # the user's own code runs here, and may raise anything
         raise UsageError(
             f"backbone {name!r} cannot be built ({type(error).__name__}: {error}): give {_FORM}"
         ) from error
