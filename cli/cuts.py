@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ttl_deploy.records.trials import Profile
 
 NAME = "cuts"
-_MEASURING = "Latency"
 
 
 def run(
@@ -39,26 +38,17 @@ def run(
     interrupted, and `ttl-deploy search` uses it.
     """
     import json
-    from typing import get_args
 
     import msgspec
 
     from ttl_deploy import plugins
-    from ttl_deploy.errors import UnknownNameError, UsageError
     from ttl_deploy.records import codec
-    from ttl_deploy.records.models import FULL, Pool
+    from ttl_deploy.records.models import FULL
 
-    from .progress import say
     from .settings import parse_cuts
     from .tables import print_cuts
 
-    for kind, given, allowed in (("pool", pool, get_args(Pool)), ("target", target, plugins.names("targets"))):
-        if given not in allowed:
-            raise UnknownNameError(kind, given, allowed)
-    if not 8 <= image_size <= 2048:
-        raise UsageError(f"--image-size {image_size}: give 8 to 2048 pixels")
-    if not 0 < seconds <= 3600:
-        raise UsageError(f"--seconds {seconds:g}: give more than 0 and at most 3600")
+    _check(pool=pool, target=target, image_size=image_size, seconds=seconds)
     figure = _figure(plot) if plot else None
     models = plugins.import_part("ttl_deploy.models.cuts", need="`ttl-deploy cuts`")
     known = models.list_cuts(backbone, image_size=image_size, classes=classes, pool=pool)
@@ -70,11 +60,7 @@ def run(
         plan = {"target": target, "threads": threads, "seconds": seconds}
         profile = _measure(wanted, specs, plan, measure_again=measure_again, progress=progress)
     if figure and plot:
-        from ttl_deploy.search.profile import describe_costs
-
-        rows = profile.cuts if profile else tuple(describe_costs(cut) for cut in wanted)
-        figure.write_figure(plot, rows, title=f"{backbone} at {image_size} px", image_size=image_size)
-        say(f"wrote {plot}")
+        _draw(figure, plot, wanted, profile, title=f"{backbone} at {image_size} px", image_size=image_size)
     listed = [msgspec.to_builtins(cut) for cut in wanted]
     if as_json:
         print(json.dumps({"cuts": listed, "profile": codec.to_builtins(profile)} if profile else listed, indent=2))
@@ -84,6 +70,22 @@ def run(
         print_cuts(wanted, backbone=backbone, image_size=image_size, classes=classes)
 
 
+def _check(*, pool: str, target: str, image_size: int, seconds: float) -> None:
+    from typing import get_args
+
+    from ttl_deploy import plugins
+    from ttl_deploy.errors import UnknownNameError, UsageError
+    from ttl_deploy.records.models import Pool
+
+    for kind, given, allowed in (("pool", pool, get_args(Pool)), ("target", target, plugins.names("targets"))):
+        if given not in allowed:
+            raise UnknownNameError(kind, given, allowed)
+    if not 8 <= image_size <= 2048:
+        raise UsageError(f"--image-size {image_size}: give 8 to 2048 pixels")
+    if not 0 < seconds <= 3600:
+        raise UsageError(f"--seconds {seconds:g}: give more than 0 and at most 3600")
+
+
 def _figure(path: Path) -> Any:
     """Load the part that draws, before anything takes time."""
     from ttl_deploy import plugins
@@ -91,6 +93,18 @@ def _figure(path: Path) -> Any:
     figure = plugins.import_part("ttl_deploy.report.depth_figure", need="--plot")
     figure.check_path(path)
     return figure
+
+
+def _draw(
+    figure: Any, path: Path, wanted: "Sequence[Cut]", profile: "Profile | None", *, title: str, image_size: int
+) -> None:
+    from ttl_deploy.search.profile import describe_costs
+
+    from .progress import say
+
+    rows = profile.cuts if profile else tuple(describe_costs(cut) for cut in wanted)
+    figure.write_figure(path, rows, title=title, image_size=image_size)
+    say(f"wrote {path}")
 
 
 def _specs(wanted: "Sequence[Cut]", **settings: Any) -> list[Any]:

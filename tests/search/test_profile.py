@@ -9,6 +9,7 @@ import pytest
 
 from ttl_deploy.errors import GateError, RunInterruptedError, TargetUnavailableError
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
+from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import Timing
 from ttl_deploy.records.models import FULL, ModelSpec
@@ -82,6 +83,17 @@ def test_every_cut_is_exported_and_timed_for_real() -> None:
     assert [cut.peak_bytes for cut in found.cuts] == [cut.peak_bytes for cut in cuts]
     assert (found.batch, found.threads, found.precision, found.image_size) == (1, 1, "fp32", 32)
     assert found.cuts[1].size_bytes == pytest.approx(cuts[1].weights_bytes, rel=0.2)
+
+
+def test_the_timed_file_holds_every_weight_also_where_training_begins_with_zeros(tmp_path: Path) -> None:
+    load_torchvision()
+    cut = next(cut for cut in list_cuts("timm:resnet18", image_size=32, classes=2) if cut.name == "layer2.1")
+    spec = ModelSpec(backbone="timm:resnet18", cut=cut.name, classes=2, image_size=32)
+    job = measuring.Job(spec=spec, rounds_done=0, keep=lambda measurement, size: sizes.append(size))
+    sizes: list[int] = []
+    plan = ProfilePlan(seconds=0.01, rounds=1)
+    assert measuring.measure_jobs([job], plan, progress=lambda stage, done, total: None) == {}
+    assert sizes == [pytest.approx(4 * cut.params, rel=0.03)]
 
 
 def test_rounds_go_forwards_then_backwards(clock: Clock) -> None:
@@ -196,7 +208,7 @@ def test_a_latency_that_differs_widely_between_processes_is_named(clock: Clock, 
 
     monkeypatch.setattr(measuring, "measure_once", unsteady)
     (note,) = profile().notes
-    assert note.startswith("1 latencies differ by more than 25% between processes (full): close other programs")
+    assert note.startswith("1 of 4 latencies differ by more than 25% between processes (full): close other programs")
 
 
 def test_a_cut_that_cannot_be_exported_costs_only_its_own_latency(clock: Clock, monkeypatch: Any) -> None:

@@ -1,6 +1,6 @@
 """Which candidates are worth training: what a limit rules out is known from their costs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ttl_deploy.evidence.choice import check_feasible, over_limits
@@ -10,6 +10,7 @@ from ttl_deploy.records.trials import Profile, SearchSettings
 from ttl_deploy.search.profile import describe_costs
 
 _NAMED = 3
+_LISTED = 5
 
 
 def refuse_by_size(settings: SearchSettings, cuts: Sequence[Cut]) -> None:
@@ -28,12 +29,18 @@ def keep_feasible(
     """
     check_feasible(profile.cuts, **_limits(settings), remedy=_remedy(settings, cuts))
     over = over_limits(profile.cuts, **_limits(settings))
-    left_out = [f"{cut} takes {why}" for cut, why in over.items() if cut != FULL]
     if over:
-        first = f"over the limit, and not trained: {'; '.join(left_out)}" if left_out else ""
-        second = f"{FULL} takes {over[FULL]}: it is trained as the reference only" if FULL in over else ""
-        note(". ".join(part for part in (first, second) if part))
+        note(". ".join(_name_left_out(over)))
     return tuple(cut for cut in cuts if cut.name == FULL or cut.name not in over)
+
+
+def _name_left_out(over: Mapping[str, str]) -> Iterator[str]:
+    left_out = [f"{cut}, {why}" for cut, why in over.items() if cut != FULL]
+    if left_out:
+        more = f"; and {len(left_out) - _LISTED} more" if len(left_out) > _LISTED else ""
+        yield f"over the limit, and not trained: {'; '.join(left_out[:_LISTED])}{more}"
+    if FULL in over:
+        yield f"{FULL}, {over[FULL]}, is trained as the reference only"
 
 
 def _limits(settings: SearchSettings) -> dict[str, Any]:

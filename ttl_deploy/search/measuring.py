@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from ttl_deploy import plugins
 from ttl_deploy.errors import ArtifactError, GateError
@@ -72,10 +74,24 @@ def _measure_round(job: Job, path: Path, plan: ProfilePlan, number: int) -> str:
 def _export(spec: ModelSpec, path: Path) -> str:
     """Export one cut; returns why where that is not possible."""
     try:
-        export_for_timing(truncation.build(spec), spec.image_size, path)
+        export_for_timing(_build_random(spec), spec.image_size, path)
     except GateError as error:
         return str(error)
     return ""
+
+
+@torch.no_grad()
+def _build_random(spec: ModelSpec) -> nn.Module:
+    """Build a cut in which no tensor is zero, as after training.
+
+    timm begins residual branches with a scale of zero. The exporter would multiply it into the convolution
+    before it, and store weights that are equal only once: a smaller file that needs less of the processor's cache.
+    """
+    model = truncation.build(spec)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return model
 
 
 def _missing_rounds(jobs: Sequence[Job], rounds: int) -> Iterator[tuple[int, int]]:

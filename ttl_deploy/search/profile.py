@@ -204,4 +204,7 @@ def _unsteady_note(rows: Sequence[CutProfile]) -> list[str]:
     if not unsteady:
         return []
     named = ", ".join(unsteady[:5]) + (" …" if len(unsteady) > 5 else "")
-    return [f"{len(unsteady)} latencies differ by more than {_UNSTEADY:.0%} between processes ({named}): {_REMEDY}"]
+    return [
+        f"{len(unsteady)} of {len(rows)} latencies differ by more than {_UNSTEADY:.0%} between processes ({named}): "
+        f"{_REMEDY}"
+    ]
