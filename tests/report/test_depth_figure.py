@@ -1,5 +1,6 @@
 """The pictures of cost by depth: true to the records, the same bytes each time, no legend to look up."""
 
+import io
 import re
 import sys
 from dataclasses import replace
@@ -84,6 +85,17 @@ def test_every_line_is_labelled_where_it_stands_and_not_in_a_legend() -> None:
         one.name: one.colour for one in growths(CUTS)
     }
     assert [text.get_text() for text in lower.texts] == ["the whole image from block4 on"]
+
+
+def test_no_line_runs_through_a_label() -> None:
+    steep = tuple(replace(cut, params_share=share) for cut, share in zip(CUTS, (0, 0, 0, 0.3, 0.95, 1), strict=True))
+    figure = depth_figure._draw(steep, title="net", image_size=32)
+    figure.savefig(io.BytesIO(), format="png")
+    upper = figure.axes[0]
+    for text in upper.texts:
+        box = text.get_window_extent()
+        for line in upper.lines[-3:]:
+            assert not line.get_path().transformed(line.get_transform()).intersects_bbox(box, filled=False)
 
 
 def test_what_was_not_measured_is_not_drawn() -> None:

@@ -4,7 +4,6 @@ The same numbers give the same bytes of SVG: no date, no random ids.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from ttl_deploy.report.depth import Growth, growths, name_stages, seen_shares, s
 
 FORMATS = ("svg", "png", "pdf")
 _INK, _SOFT, _RULE, _SEEN = "#222a31", "#5b6771", "#e3e7ea", "#7d4f9e"
+_LABEL_OFFSET, _LABEL_WIDTH = 0.045, 0.14
+"""How far a label's middle is from its point, and how wide it is at most, as shares of the panel."""
 _STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -127,14 +128,13 @@ def _draw_growths(panel: Any, drawn: Sequence[Growth]) -> None:
 
 
 def _label_places(drawn: Sequence[Growth]) -> list[tuple[int, float, bool]]:
-    """Return for each line where it is farthest from the others, and whether its label goes above it."""
+    """Return for each line where its label has most room, and whether that is above it, to the left, or below."""
     places = []
     for one in drawn:
         others = [other.shares for other in drawn if other is not one]
-        position = max(_inner(one), key=partial(_gap, one, others))
-        share = one.shares[position] or 0.0
-        around = [other[position] or 0.0 for other in others]
-        places.append((position, share, share >= max(around, default=0.0)))
+        options = [(position, above) for position in _inner(one) for above in (True, False)]
+        position, above = max(options, key=lambda option: _room(one, others, *option))
+        places.append((position, one.shares[position] or 0.0, above))
     return places
 
 
@@ -145,10 +145,15 @@ def _inner(one: Growth) -> list[int]:
     return [i for i in known if 0.15 * last <= i <= 0.8 * last] or known
 
 
-def _gap(one: Growth, others: Sequence[tuple[float | None, ...]], position: int) -> float:
-    """Return how far a line is from the others, and from the axis below: a label has to fit in between."""
-    share = one.shares[position] or 0.0
-    return min([abs(share - (other[position] or 0.0)) for other in others] + [2 * share])
+def _room(one: Growth, others: Sequence[tuple[float | None, ...]], position: int, above: bool) -> float:
+    """Return how far the middle of a label is from all other lines beside it, and from the axis."""
+    middle = (one.shares[position] or 0.0) + (_LABEL_OFFSET if above else -_LABEL_OFFSET)
+    width = max(1, round(_LABEL_WIDTH * len(one.shares)))
+    beside = slice(max(0, position - width), position + 1) if above else slice(position, position + width + 1)
+    distances = [[middle - share for share in other[beside] if share is not None] for other in others]
+    if any(known and min(known) < 0 < max(known) for known in distances):
+        return 0.0  # a line runs through the label, between two of its points
+    return min([abs(distance) for known in distances for distance in known] + [middle])
 
 
 def _draw_seen(panel: Any, seen: Sequence[float | None], cuts: Sequence[CutProfile]) -> None:
