@@ -9,7 +9,7 @@ from ttl_deploy.errors import UnknownNameError, UsageError, WeightsError
 from ttl_deploy.models.backbones import backbone_names, build_backbone, build_meta_backbone, find_backbone
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.truncation import build
-from ttl_deploy.models.weights_source import find_weights
+from ttl_deploy.models.weights.source import find_weights
 from ttl_deploy.records.models import ModelSpec
 
 SMALL = "cbr:tiny?kernel=3&widths=8-16&last-pool=no"

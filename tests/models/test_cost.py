@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ttl_deploy.models.cost import count_bytes, count_params
+from ttl_deploy.models.cost.sizes import count_bytes, count_params
 
 
 def test_parameters_are_counted_and_buffers_are_not() -> None:

@@ -7,9 +7,9 @@ import pytest
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones import backbone_names
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
-from ttl_deploy.models.graph import measure_backbone
+from ttl_deploy.models.graph.measured import measure_backbone
+from ttl_deploy.models.graph.tracing import trace_backbone
 from ttl_deploy.models.places import find_places
-from ttl_deploy.models.tracing import trace_backbone
 from ttl_deploy.records.models import Cut
 
 SIDE = {"inception_v3": 96, "maxvit_t": 224, "vit_h_14": 56}

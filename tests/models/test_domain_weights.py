@@ -18,8 +18,8 @@ from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.input_conventions import NAMED, parse_convention
 from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.models.truncation import TruncatedModel, build
-from ttl_deploy.models.weights import check_weights, load_pretrained, save_weights
-from ttl_deploy.models.weights_source import find_published
+from ttl_deploy.models.weights.loading import check_weights, load_pretrained, save_weights
+from ttl_deploy.models.weights.source import find_published
 from ttl_deploy.records.models import IMAGENET_INPUT, ModelSpec
 from ttl_deploy.training.batches import normalise
 

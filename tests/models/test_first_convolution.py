@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy.errors import WeightsError
-from ttl_deploy.models.first_convolution import adapt_first_convolution, count_file_channels
+from ttl_deploy.models.graph.tracing import trace_backbone
 from ttl_deploy.models.input_conventions import Feeding, fit_channels, parse_convention
-from ttl_deploy.models.tracing import trace_backbone
 from ttl_deploy.models.truncation import build
-from ttl_deploy.models.weights import check_weights, load_pretrained
+from ttl_deploy.models.weights.first_convolution import adapt_first_convolution, count_file_channels
+from ttl_deploy.models.weights.loading import check_weights, load_pretrained
 from ttl_deploy.records.models import FULL, InputConvention, ModelSpec
 from ttl_deploy.training.batches import normalise
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from ttl_deploy.errors import UsageError
-from ttl_deploy.models.cost import count_params
+from ttl_deploy.models.cost.sizes import count_params
 from ttl_deploy.models.heads import Head, count_pooled
 from ttl_deploy.records.models import Pool
 

@@ -12,11 +12,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from ttl_deploy.models.backbones import build_backbone
+from ttl_deploy.models.cost.receptive_field import find_receptive_fields
 from ttl_deploy.models.cuts import list_cuts
-from ttl_deploy.models.graph import Measured, measure_backbone
+from ttl_deploy.models.graph.measured import Measured, measure_backbone
+from ttl_deploy.models.graph.tracing import Symbolic, trace_backbone
 from ttl_deploy.models.places import find_places
-from ttl_deploy.models.receptive_field import find_receptive_fields
-from ttl_deploy.models.tracing import Symbolic, trace_backbone
 
 LARGEST_SIDE = 400
 """Brute force runs images larger than the fields; deeper cuts see more than is worth the time."""

@@ -5,9 +5,9 @@ from itertools import accumulate, pairwise
 import pytest
 
 from ttl_deploy.models.backbones import backbone_names, build_backbone
+from ttl_deploy.models.cost.receptive_field import find_receptive_fields
 from ttl_deploy.models.cuts import list_cuts
-from ttl_deploy.models.graph import measure_backbone
-from ttl_deploy.models.receptive_field import find_receptive_fields
+from ttl_deploy.models.graph.measured import measure_backbone
 from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.records.models import FULL, Cut
 

@@ -13,7 +13,7 @@ from ttl_deploy.models.backbones import backbone_names, build_backbone, build_me
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.models.truncation import build
-from ttl_deploy.models.weights import load_pretrained
+from ttl_deploy.models.weights.loading import load_pretrained
 from ttl_deploy.records.models import FULL, ModelSpec
 
 SEEDED = "slim:densenet121?keep=features.transition3"

@@ -16,14 +16,14 @@ from ttl_deploy.models.backbones import build_backbone
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.models.truncation import TruncatedModel, build
-from ttl_deploy.models.weights import (
+from ttl_deploy.models.weights.loading import (
     WeightsNote,
     check_weights,
     load_pretrained,
     load_weights,
     save_weights,
 )
-from ttl_deploy.models.weights_source import find_weights
+from ttl_deploy.models.weights.source import find_weights
 from ttl_deploy.records.models import ModelSpec
 
 WEIGHTS = Path(__file__).resolve().parents[2].parent / "shared" / "weights"
@@ -274,7 +274,7 @@ def test_imagenet_weights_come_from_the_cache_and_are_checked_against_their_name
     cached.write_bytes(resnet18_file.read_bytes())
     with pytest.raises(WeightsError, match="is damaged: its SHA-256 is not the one in its name"):
         load("resnet18", "maxpool", "imagenet")
-    monkeypatch.setattr("ttl_deploy.models.downloads._HASH_IN_NAME", re.compile("never"))
+    monkeypatch.setattr("ttl_deploy.models.backbones.downloads._HASH_IN_NAME", re.compile("never"))
     model, note = load("resnet18", "maxpool", "imagenet")
     assert note == WeightsNote(text="resnet18-f37072fd.pth covers the trunk", sha256=sha256_file(resnet18_file))
     expected = torch.load(resnet18_file, weights_only=True)["conv1.weight"]

@@ -18,7 +18,7 @@ from ttl_deploy.records.artifacts import (
     VerifyReport,
 )
 from ttl_deploy.records.data import DataFingerprint, DataWarning, DecodeSettings, SplitCount
-from ttl_deploy.records.models import ModelSpec
+from ttl_deploy.records.models import InputConvention, ModelSpec
 from ttl_deploy.records.trials import (
     CutProfile,
     EpochRecord,
@@ -28,6 +28,7 @@ from ttl_deploy.records.trials import (
     TrialFailure,
     TrialResult,
 )
+from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.report.story import ExportStory, RunStory
 
 # cut, parameters, MACs, layers, latency in ms, how well it separates the classes
@@ -261,6 +262,16 @@ def story():
         trials=trials,
         curves={trial.key: make_curve(trial) for trial in trials if isinstance(trial, TrialResult)},
         exports=(make_export(front, choice),),
+        weights=WeightsUsed(
+            weights="imagenet",
+            url="https://example.org/mobilenet_v2-7ebf99e0.pth",
+            path="/cache/mobilenet_v2-7ebf99e0.pth",
+            sha256="7e" * 32,
+            changes=("first convolution adapted from 1 to 3 channels",),
+            file_input=InputConvention(mean=(0.5,), std=(0.25,)),
+            input=InputConvention(mean=(0.5,) * 3, std=(0.25,) * 3),
+            input_in_words="(pixel / 255 - 0.5) / 0.25",
+        ),
         openings=(
             TestOpening(
                 split="test",

@@ -117,6 +117,15 @@ def test_every_cut_trial_warning_and_hash_is_on_the_page(outline, story):
         assert text in outline.text
 
 
+def test_what_the_models_start_from_is_told(page, story):
+    assert story.weights.url in page
+    assert story.weights.sha256 in page
+    assert story.weights.input_in_words in page
+    assert all(change in page for change in story.weights.changes)
+    without = render_page(replace(story, weights=None))
+    assert story.weights.sha256 not in without
+
+
 def test_flops_stand_as_twice_the_macs_and_say_so(outline):
     assert "FLOPs are 2 × MACs" in outline.text
     assert "602 M" in outline.text  # 2 × 300,775,552 of the full network

@@ -14,7 +14,7 @@ from torch import nn
 from ttl_deploy.errors import UsageError
 from ttl_deploy.models import truncation
 from ttl_deploy.models.weights import load_weights
-from ttl_deploy.models.weights_source import find_weights
+from ttl_deploy.models.weights.source import find_weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
 from ttl_deploy.records.trials import Trial

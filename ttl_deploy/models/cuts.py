@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
-from ttl_deploy.models.cost import count_bytes, count_params
+from ttl_deploy.models.cost.sizes import count_bytes, count_params
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.records.models import FULL, Cut, Pool

@@ -15,12 +15,12 @@ from torch import fx, nn
 from torch.nn import functional
 
 from ttl_deploy.errors import UsageError
-from ttl_deploy.models.activation_memory import measure_peaks
-from ttl_deploy.models.cost import count_bytes, count_params
-from ttl_deploy.models.graph import Measured, collect_ancestors, measure_backbone
-from ttl_deploy.models.layouts import find_layout, read_features
-from ttl_deploy.models.receptive_field import find_receptive_fields
-from ttl_deploy.models.tracing import Symbolic
+from ttl_deploy.models.cost.activation_memory import measure_peaks
+from ttl_deploy.models.cost.receptive_field import find_receptive_fields
+from ttl_deploy.models.cost.sizes import count_bytes, count_params
+from ttl_deploy.models.graph.layouts import find_layout, read_features
+from ttl_deploy.models.graph.measured import Measured, collect_ancestors, measure_backbone
+from ttl_deploy.models.graph.tracing import Symbolic
 from ttl_deploy.records.models import FULL, Layout
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Linear)

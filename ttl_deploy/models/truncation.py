@@ -6,7 +6,7 @@ from torch import Tensor, fx, nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones import build_backbone
-from ttl_deploy.models.graph import extract_graph, extract_rest
+from ttl_deploy.models.graph.measured import extract_graph, extract_rest
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.records.models import FULL, ModelSpec

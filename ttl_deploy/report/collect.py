@@ -11,6 +11,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
 from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
+from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.report.story import ExportStory, RunStory
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
@@ -37,6 +38,7 @@ def collect(run: RunFolder) -> RunStory:
         openings=tuple(
             codec.from_builtins(TestOpening, dict(entry.content)) for entry in run.ledger.of_event("test_opened")
         ),
+        weights=codec.load(WeightsUsed, run.weights) if run.weights.exists() else None,
         versions=_versions(run),
         command=run.command.read_text(encoding="utf-8").strip(),
     )

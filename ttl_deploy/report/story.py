@@ -15,6 +15,7 @@ from ttl_deploy.records.trials import (
     TrialFailure,
     TrialResult,
 )
+from ttl_deploy.records.weights import WeightsUsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class RunStory:
     trials: tuple[TrialResult | TrialFailure, ...]
     curves: Mapping[str, tuple[EpochRecord, ...]]
     exports: tuple[ExportStory, ...] = ()
+    weights: WeightsUsed | None = None
     openings: tuple[TestOpening, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str

@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "profile.json"
 
     @property
+    def weights(self) -> Path:
+        """What the models start from."""
+        return self.path / "weights.json"
+
+    @property
     def front(self) -> Path:
         """The front as a record."""
         return self.path / "front.json"

@@ -12,16 +12,15 @@ from ttl_deploy import __version__
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.files import publish_text
 from ttl_deploy.models import weights
+from ttl_deploy.models.graph.description import fingerprint_backbone
 from ttl_deploy.models.input_conventions import Feeding, describe_convention
-from ttl_deploy.models.prepared_weights import find_feeding
-from ttl_deploy.models.weights_source import find_weights
+from ttl_deploy.models.weights.prepared import find_feeding
+from ttl_deploy.models.weights.source import find_weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
 from ttl_deploy.records.trials import SearchSettings, Trial
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
 from ttl_deploy.runtime.machine import usable_cores
-
-WEIGHTS_USED = "weights.json"
 
 
 def check_environment(run: RunFolder, settings: SearchSettings, device: torch.device) -> Feeding:
@@ -38,6 +37,7 @@ def check_environment(run: RunFolder, settings: SearchSettings, device: torch.de
         "torch": str(torch.__version__),
         "torchvision": version("torchvision"),
         "device": device.type,
+        "network": fingerprint_backbone(settings.backbone, settings.decode.image_size),
         "weights_sha256": source.sha256 if source else "",
         "input": describe_convention(feeding.network),
     }
@@ -69,7 +69,7 @@ def check_weights(
     uncovered = [one for one in used.cuts if not one.covered]
     if uncovered and (len(uncovered) == len(used.cuts) or any(one.cut != FULL for one in uncovered)):
         raise WeightsError(uncovered[0].reason)
-    codec.save(run.path / WEIGHTS_USED, used)
+    codec.save(run.weights, used)
     for change in used.changes:
         note(f"weights: {change}; images become {used.input_in_words}")
     for one in uncovered:

@@ -4,20 +4,16 @@ Computed from the graph on the meta device; no weight is ever drawn for it. The 
 load are left out: neither changes how fast a quiet machine of this kind is.
 """
 
-import inspect
 import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
 import torch
-from torch import nn
 
 from ttl_deploy.files import sha256_bytes
-from ttl_deploy.models.graph import collect_ancestors, measure_backbone
+from ttl_deploy.models.graph.description import describe_nodes
+from ttl_deploy.models.graph.measured import collect_ancestors
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place
 from ttl_deploy.models.truncation import find_place
@@ -28,8 +24,6 @@ MEASUREMENT_VERSION = 1
 """Raised when the export for timing, or the way of timing, changes what is measured."""
 
 _RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_PLAIN = (bool, int, float, str, tuple)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +55,7 @@ def _hash(facts: Any) -> str:
 def _describe_model(spec: ModelSpec) -> list[Any]:
     """Describe the trunk and the head of a truncated model, as they are exported: without dropout."""
     place = find_place(spec)
-    nodes = _describe_nodes(spec.backbone, spec.image_size)
+    nodes = describe_nodes(spec.backbone, spec.image_size)
     wanted = set(nodes) if spec.cut == FULL else {node.name for node in collect_ancestors(place.node)}
     trunk = [description for name, description in nodes.items() if name in wanted]
     return [spec.image_size, place.measured.symbolic.channels, spec.classes, trunk, _describe_head(spec, place)]
@@ -73,47 +67,6 @@ def _describe_head(spec: ModelSpec, place: Place) -> list[Any]:
     with torch.device("meta"):
         head = Head(place.features, spec.classes, pool=spec.pool, layout=place.layout, normalised=place.normalised)
     return [spec.pool, place.layout, place.normalised, list(place.features), repr(head)]
-
-
-@lru_cache(maxsize=4)
-def _describe_nodes(backbone: str, image_size: int) -> Mapping[str, str]:
-    """Describe every node of a graph, by its name, in execution order: what it calls, with what, to which shape."""
-    measured = measure_backbone(backbone, image_size)
-    symbolic = measured.symbolic
-    described: dict[str, str] = {}
-    for node in symbolic.graph.nodes:
-        layer = symbolic.module(node)
-        called = _describe_function(node.target) if layer is None else _describe_layer(layer)
-        parts = (node.op, node.name, called, str(node.args), str(node.kwargs), measured.shapes.get(node))
-        described[node.name] = _ADDRESS.sub("", str(parts))
-    return described
-
-
-def _describe_layer(layer: nn.Module) -> str:
-    """Describe a layer by its settings, the shapes of its tensors, and its code where that is not torch's."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
-    settings = [
-        {name: value for name, value in vars(part).items() if isinstance(value, _PLAIN) and not name.startswith("_")}
-        for part in layer.modules()
-    ]
-    kinds: list[Any] = [type(part) for part in layer.modules()]
-    return str((repr(layer), shapes, settings, [_describe_code(kind) for kind in kinds]))
-
-
-def _describe_function(target: Any) -> str:
-    return _describe_code(target) if callable(target) else str(target)
-
-
-@cache
-def _describe_code(item: Any) -> str:
-    """Name a class or function, with a hash of its source where no version of torch stands for it."""
-    module, name = getattr(item, "__module__", None) or "builtins", getattr(item, "__qualname__", str(item))
-    if module.partition(".")[0] in ("torch", "builtins", "_operator"):
-        return f"{module}.{name}"
-    try:
-        return f"{module}.{name} {sha256_bytes(inspect.getsource(item).encode())[:16]}"
-    except (OSError, TypeError):  # compiled, or typed in at a prompt
-        return f"{module}.{name}"
 
 
 def _runtime_versions(target: str) -> dict[str, str]:

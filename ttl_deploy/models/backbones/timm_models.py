@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ttl_deploy import plugins
 from ttl_deploy.errors import UnknownNameError, WeightsError
 from ttl_deploy.models.backbones.backbone import Backbone, Published
-from ttl_deploy.models.downloads import REMEDIES, download
+from ttl_deploy.models.backbones.downloads import REMEDIES, download
 from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.records.models import InputConvention
 

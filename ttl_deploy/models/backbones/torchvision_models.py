@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ttl_deploy.models.backbones.backbone import Backbone, Published
-from ttl_deploy.models.downloads import download
+from ttl_deploy.models.backbones.downloads import download
 from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.records.models import IMAGENET_INPUT
 

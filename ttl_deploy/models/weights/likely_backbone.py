@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 
-from ttl_deploy.models.backbone_state import read_state
 from ttl_deploy.models.backbones import backbone_names
 from ttl_deploy.models.torchvision_border import load_torchvision
+from ttl_deploy.models.weights.backbone_state import read_state
 
 _USUAL_SIZE = 224
 _MOST = 0.9

@@ -2,7 +2,7 @@
 
 from torch import fx, nn
 
-from ttl_deploy.models.graph import Measured
+from ttl_deploy.models.graph.measured import Measured
 from ttl_deploy.records.models import Layout
 
 _CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)

@@ -10,7 +10,7 @@ from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from ttl_deploy.errors import UsageError
-from ttl_deploy.models.tracing import Symbolic, trace_backbone
+from ttl_deploy.models.graph.tracing import Symbolic, trace_backbone
 
 LARGEST_IMAGE_SIZE = 2048
 _TOO_SMALL = (RuntimeError, AssertionError, ValueError, IndexError)

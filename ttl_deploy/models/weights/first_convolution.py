@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ttl_deploy.errors import WeightsError
+from ttl_deploy.models.graph.tracing import Symbolic
 from ttl_deploy.models.input_conventions import Feeding
-from ttl_deploy.models.tracing import Symbolic
 
 _LOOKS = frozenset({"shape", "size", "dim", "getattr", "_assert", "ndim", "device", "dtype"})
 """What asks the image for its form and leaves it as it is."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from ttl_deploy.models.graph import Measured
+from ttl_deploy.models.graph.measured import Measured
 
 
 def measure_peaks(measured: Measured, nodes: Sequence[fx.Node]) -> tuple[int, ...]:

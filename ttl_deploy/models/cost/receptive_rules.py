@@ -14,8 +14,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from ttl_deploy.models.graph import Measured
-from ttl_deploy.models.receptive_positions import WHOLE, Axis, Field, NotFollowed, Positions
+from ttl_deploy.models.cost.receptive_positions import WHOLE, Axis, Field, NotFollowed, Positions
+from ttl_deploy.models.graph.measured import Measured
 
 PRODUCTS = frozenset({operator.mul, operator.imul, torch.mul, "mul", "mul_"})
 

@@ -17,10 +17,10 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from ttl_deploy.models import receptive_rules as rules
-from ttl_deploy.models.graph import Measured
-from ttl_deploy.models.receptive_positions import WHOLE, Axis, Field, NotFollowed, Positions
-from ttl_deploy.models.receptive_rules import Call
+from ttl_deploy.models.cost import receptive_rules as rules
+from ttl_deploy.models.cost.receptive_positions import WHOLE, Axis, Field, NotFollowed, Positions
+from ttl_deploy.models.cost.receptive_rules import Call
+from ttl_deploy.models.graph.measured import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

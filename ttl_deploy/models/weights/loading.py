@@ -12,14 +12,14 @@ from torch import nn
 from ttl_deploy import plugins
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.files import publish_bytes, sha256_bytes
-from ttl_deploy.models.backbone_state import list_prefixes, read_state
 from ttl_deploy.models.backbones import find_backbone
+from ttl_deploy.models.graph.tracing import trace_backbone
 from ttl_deploy.models.input_conventions import AUTO, Feeding, describe_convention, format_convention
 from ttl_deploy.models.places import Place, find_classifier, find_places
-from ttl_deploy.models.prepared_weights import PreparedWeights, find_feeding, hint_network, read_prepared
-from ttl_deploy.models.tracing import trace_backbone
 from ttl_deploy.models.truncation import TruncatedModel, find_place
-from ttl_deploy.models.weights_source import CONVENTION
+from ttl_deploy.models.weights.backbone_state import list_prefixes, read_state
+from ttl_deploy.models.weights.prepared import PreparedWeights, find_feeding, hint_network, read_prepared
+from ttl_deploy.models.weights.source import CONVENTION
 from ttl_deploy.records.models import Cut, InputConvention, ModelSpec
 from ttl_deploy.records.weights import Coverage, WeightsUsed
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from ttl_deploy.errors import WeightsError
-from ttl_deploy.models.backbone_state import list_prefixes, read_state
 from ttl_deploy.models.backbones import find_backbone
 from ttl_deploy.models.backbones.backbone import Backbone
-from ttl_deploy.models.first_convolution import adapt_first_convolution, count_file_channels
+from ttl_deploy.models.graph.tracing import trace_backbone
 from ttl_deploy.models.input_conventions import (
     AUTO,
     NAMED,
@@ -18,10 +17,11 @@ from ttl_deploy.models.input_conventions import (
     fit_channels,
     parse_convention,
 )
-from ttl_deploy.models.likely_backbone import guess_backbone
 from ttl_deploy.models.places import find_classifier
-from ttl_deploy.models.tracing import trace_backbone
-from ttl_deploy.models.weights_source import IMAGENET, WeightsSource, find_published, find_weights
+from ttl_deploy.models.weights.backbone_state import list_prefixes, read_state
+from ttl_deploy.models.weights.first_convolution import adapt_first_convolution, count_file_channels
+from ttl_deploy.models.weights.likely_backbone import guess_backbone
+from ttl_deploy.models.weights.source import IMAGENET, WeightsSource, find_published, find_weights
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
 
 # What a network's own `fit` raises on tensors of another network, which are refused further on.

@@ -19,7 +19,7 @@ from ttl_deploy.files import sha256_file
 from ttl_deploy.models.backbones import find_backbone
 from ttl_deploy.models.backbones.backbone import Published
 from ttl_deploy.models.input_conventions import parse_convention
-from ttl_deploy.models.pickled_models import explain_pickle
+from ttl_deploy.models.weights.pickled_models import explain_pickle
 from ttl_deploy.records.models import InputConvention
 
 IMAGENET = "imagenet"

@@ -1,0 +1,1 @@
+"""What a cut costs and sees."""
