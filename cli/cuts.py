@@ -103,8 +103,15 @@ def _draw(
     from .progress import say
 
     rows = profile.cuts if profile else tuple(describe_costs(cut) for cut in wanted)
-    figure.write_figure(path, rows, title=title, image_size=image_size)
+    figure.write_figure(path, rows, title=title, measured_on=_measured_on(profile), image_size=image_size)
     say(f"wrote {path}")
+
+
+def _measured_on(profile: "Profile | None") -> str:
+    if profile is None:
+        return ""
+    threads = f"{profile.threads} thread{'s' if profile.threads != 1 else ''}"
+    return f"{profile.runtime}, {profile.precision}, one image, {threads}, {profile.machine}"
 
 
 def _specs(wanted: "Sequence[Cut]", **settings: Any) -> list[Any]:

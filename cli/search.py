@@ -75,11 +75,11 @@ def run(
     profile_target: Annotated[str | None, typer.Option(help="Where latency is measured [onnxruntime-cpu].")] = None,
     profile_seconds: Annotated[float | None, typer.Option(help="Seconds of timing per cut and round [1].")] = None,
     pick: Annotated[str | None, typer.Option(help="smallest-within-interval, fastest-within-interval or best.")] = None,
-    max_latency: Annotated[str | None, typer.Option(help="Choose only cuts at most this slow, e.g. 5ms.")] = None,
+    max_latency: Annotated[str | None, typer.Option(help="Train only cuts at most this slow, e.g. 5ms.")] = None,
     max_params: Annotated[
-        str | None, typer.Option(help="Choose only cuts with at most this many parameters, e.g. 2M.")
+        str | None, typer.Option(help="Train only cuts with at most this many parameters, e.g. 2M.")
     ] = None,
-    max_macs: Annotated[str | None, typer.Option(help="Choose only cuts with at most this many MACs, e.g. 1G.")] = None,
+    max_macs: Annotated[str | None, typer.Option(help="Train only cuts with at most this many MACs, e.g. 1G.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side [cores on a CPU, 1 on a GPU].")

@@ -41,7 +41,7 @@ TORCH_FREE = (
     "runtime",
     "report",
 )
-HEAVY = ("torch", "torchvision", "sklearn", "scipy", "plotly", "onnx", "safetensors")
+HEAVY = ("torch", "torchvision", "sklearn", "scipy", "plotly", "matplotlib", "onnx", "safetensors")
 
 
 def room_of(path: Path) -> str:

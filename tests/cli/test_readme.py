@@ -1,4 +1,4 @@
-"""What the README and the Makefile tell people to type is understood by the program."""
+"""What the README, the documents and the Makefile tell people to type is understood by the program."""
 
 import re
 import shlex
@@ -14,8 +14,9 @@ COMMAND = typer.main.get_command(app)
 
 
 def typed_commands() -> list[str]:
-    """Return every command line of ours in code blocks of the README and in the Makefile."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    """Return every command line of ours in code blocks of the README and of docs/, and in the Makefile."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))]
+    blocks = re.findall(r"```sh\n(.*?)```", "".join(pages), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += [line.replace("$(DEMO)", "run") for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()]
     found = [re.search(r"^(?:\t\$\(BIN\)/|\$ )?(ttl-deploy .*)", line) for line in lines]
@@ -32,6 +33,12 @@ def test_a_command_in_the_documents_parses(line: str) -> None:
     command = COMMAND.commands[name]
     context = command.make_context(name, arguments)
     assert context.params
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:

@@ -77,6 +77,15 @@ def test_the_lines_are_the_shares_of_the_records() -> None:
     assert seen == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
+def test_the_figure_names_the_machine_only_where_something_was_measured() -> None:
+    def texts(measured_on: str) -> str:
+        upper = depth_figure._draw(CUTS, title="net", measured_on=measured_on, image_size=32).axes[0]
+        return " ".join(text.get_text() for text in upper.texts)
+
+    assert "latency: onnxruntime on a ward PC; band" in texts("onnxruntime on a ward PC")
+    assert "band" not in texts("")
+
+
 def test_every_line_is_labelled_where_it_stands_and_not_in_a_legend() -> None:
     figure = depth_figure._draw(CUTS, title="net", image_size=32)
     upper, lower = figure.axes

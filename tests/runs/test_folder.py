@@ -18,6 +18,7 @@ CHANGED = {
     "backbone": "vgg11",
     "data": "others",
     "weights": "none",
+    "normalise": "zero-one",
     "cuts": ("all",),
     "strategy": "probe",
     "policy": "halving",

@@ -1,4 +1,4 @@
-"""Where drawn phantoms, content hashes and decoded pixels are kept between runs."""
+"""Where drawn phantoms, content hashes, decoded pixels and measured latencies are kept between runs."""
 
 import errno
 import os

@@ -42,16 +42,19 @@ def check_path(path: Path) -> None:
     _matplotlib("figure")
 
 
-def write_figure(path: Path, cuts: Sequence[CutProfile], *, title: str, image_size: int | None) -> None:
+def write_figure(
+    path: Path, cuts: Sequence[CutProfile], *, title: str, measured_on: str = "", image_size: int | None
+) -> None:
     """Draw shares of the full network against depth, below them how much of the image a position sees; publish it.
 
+    `measured_on` names runtime and machine of the latencies; it stands under the title.
     Raises what `check_path` raises, and `StorageError` where the file cannot be written.
     """
     check_path(path)
     kind = path.suffix.removeprefix(".").lower()
     make_folder(path.parent)
     with _matplotlib("").rc_context(_STYLE):
-        figure = _draw(cuts, title=title, image_size=image_size)
+        figure = _draw(cuts, title=title, measured_on=measured_on, image_size=image_size)
         publish(path, lambda file: figure.savefig(file, format=kind, dpi=200, metadata=_NO_DATE[kind]))
 
 
@@ -59,7 +62,7 @@ def _matplotlib(part: str) -> Any:
     return import_part(f"matplotlib.{part}".rstrip("."), need="--plot")
 
 
-def _draw(cuts: Sequence[CutProfile], *, title: str, image_size: int | None) -> Any:
+def _draw(cuts: Sequence[CutProfile], *, title: str, measured_on: str = "", image_size: int | None) -> Any:
     seen = seen_shares(cuts, image_size)
     has_seen = any(share is not None for share in seen)
     figure = _matplotlib("figure").Figure(figsize=(8.4, 6.2 if has_seen else 4.8), layout="constrained")
@@ -71,7 +74,10 @@ def _draw(cuts: Sequence[CutProfile], *, title: str, image_size: int | None) -> 
     panels[0].set_ylim(0, 1.03 * max(_highest(drawn), 1.0))
     _draw_growths(panels[0], drawn)
     panels[0].set_ylabel("share of the full network")
-    panels[0].set_title(title, loc="left", fontsize=12.5, fontweight="bold", pad=12)
+    panels[0].set_title(title, loc="left", fontsize=12.5, fontweight="bold", pad=24 if measured_on else 12)
+    if measured_on:
+        above = {"xy": (0, 1), "xytext": (0, 10), "xycoords": "axes fraction", "textcoords": "offset points"}
+        panels[0].annotate(f"latency: {measured_on}; band: noise of the measurement", color=_SOFT, **above)
     if has_seen:
         _draw_seen(panels[1], seen, cuts)
     panels[-1].set_xticks(*_ticks(cuts), rotation=35, ha="right", rotation_mode="anchor")

@@ -20,7 +20,7 @@ from ttl_deploy.runs.ledger import Ledger
 CONFIG = "config.json"
 _OWN = (".lock", "owner.txt", "ledger.jsonl")
 _BEGINNING = (
-    *(CONFIG, "env.json", "command.txt"),
+    *(CONFIG, "env.json", "command.txt", "weights.json"),
     *("data/manifest.csv", "data/fingerprint.json", "data/checks.json"),
 )
 
