@@ -47,6 +47,26 @@ class Returning(Net):
     def forward(self, x):
         return super().forward(x) + x.mean((1, 2, 3))[:, None]
 
+class WithSoftmax(Net):
+    def forward(self, x):
+        return functional.softmax(super().forward(x), dim=1)
+
+class WithLayers(nn.Sequential):
+    def __init__(self):
+        super().__init__(Net(), nn.Sigmoid())
+
+class Pair(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+class Segmenter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.last = nn.Conv2d(4, 2, 1)
+    def forward(self, x):
+        return self.last(functional.relu(self.first(x)))
+
 class NoLayers(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
@@ -84,6 +104,18 @@ def test_a_functional_dropout_in_the_forward_still_switches() -> None:
     assert not torch.equal(trunk.train()(images), trunk(images))
 
 
+@pytest.mark.parametrize("name", ["WithSoftmax", "WithLayers"])
+def test_a_final_softmax_or_sigmoid_is_left_out_because_losses_take_logits(name: str) -> None:
+    prefix = "0." if name == "WithLayers" else ""
+    model = build(ModelSpec(backbone=f"hospital_nets:{name}", cut="full", classes=3, image_size=32)).eval()
+    plain = find_backbone("hospital_nets:Net").build(32).eval()
+    plain.load_state_dict(
+        {key.partition(".")[2].removeprefix(prefix): value for key, value in model.state_dict().items()}
+    )
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model(images), plain(images))
+
+
 def test_building_it_is_repeatable_under_a_seed() -> None:
     spec = ModelSpec(backbone="hospital_nets:Net", cut="second", classes=2, image_size=40)
     torch.manual_seed(5)
@@ -107,6 +139,8 @@ def test_building_it_is_repeatable_under_a_seed() -> None:
         ("hospital_nets:TwoFaced", "in training its forward does something else than in evaluation"),
         ("hospital_nets:five_channels", "takes images of 5 channels: 1 .grey. or 3 .RGB. are allowed"),
         ("hospital_nets:Returning", "does not depend on the input of its last layer, last, alone"),
+        ("hospital_nets:Pair", "returns a tuple: it must return one tensor of logits"),
+        ("hospital_nets:Segmenter", "returns .1, 2, 30, 30. for one image: a classifier returns .1, classes."),
         ("hospital_nets:NoLayers", "has no linear layer or convolution to classify with"),
         ("hospital nets:Net", "an own network is given as package.module:function"),
         ("hospital_nets:", "an own network is given as package.module:function"),

@@ -50,6 +50,9 @@ def measure_backbone(name: str, image_size: int) -> Measured:
         raise UsageError(
             f"{name} cannot take images of {image_size} x {image_size} pixels: {_explain(symbolic, image_size, error)}"
         ) from error
+    result = symbolic.graph.output_node().all_input_nodes[0]
+    if len(run.shapes.get(result, ())) != 2:
+        raise UsageError(f"{name} returns {run.shapes.get(result)} for one image: a classifier returns (1, classes)")
     return Measured(
         symbolic=symbolic,
         image_size=image_size,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.nn import functional
 
@@ -17,6 +18,13 @@ _DROPOUTS: Mapping[Any, type[nn.Module]] = {
     functional.dropout2d: nn.Dropout2d,
     functional.alpha_dropout: nn.AlphaDropout,
 }
+_PROBABILITY_LAYERS = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid, nn.LogSigmoid)
+_TO_PROBABILITIES: frozenset[Any] = frozenset(
+    {
+        *(functional.softmax, functional.log_softmax, functional.sigmoid, functional.logsigmoid),
+        *(torch.softmax, torch.log_softmax, torch.sigmoid, "softmax", "log_softmax", "sigmoid"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,7 @@ def trace_backbone(name: str, image_size: int) -> Symbolic:
     """Trace a backbone without weights; raises `UsageError` where fx cannot, and what `find_backbone` raises."""
     model = _build(name, image_size)
     tracer, graph, added = _trace_for_both_modes(name, model)
+    _end_in_logits(name, graph, model)
     return Symbolic(
         name=name,
         model=model,
@@ -128,6 +137,23 @@ def _insert_dropouts(
         tracer.outputs_of[layer] = tracer.outputs_of.get(node, [])
         graph.erase_node(node)
     return added
+
+
+def _end_in_logits(name: str, graph: fx.Graph, model: nn.Module) -> None:
+    """Make the graph end before a final softmax or sigmoid: losses take logits, and ours has a softmax of its own."""
+    output = graph.output_node()
+    result = output.args[0]
+    if not isinstance(result, fx.Node):
+        raise UsageError(f"{name} returns a {type(result).__name__}: it must return one tensor of logits (N, classes)")
+    while _turns_into_probabilities(result, model):
+        last, result = result, result.all_input_nodes[0]
+        output.args = (result,)
+        graph.erase_node(last)
+
+
+def _turns_into_probabilities(node: fx.Node, model: nn.Module) -> bool:
+    layer = model.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return isinstance(layer, _PROBABILITY_LAYERS) or node.target in _TO_PROBABILITIES
 
 
 def _count_channels(name: str, graph: fx.Graph, model: nn.Module) -> int:
