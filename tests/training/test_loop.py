@@ -10,7 +10,8 @@ import torch
 
 from ttl_deploy.records.trials import Trial
 from ttl_deploy.training.batches import LabelledPixels
-from ttl_deploy.training.loop import Progress, TrialError, learning_rate_factor, run_trial
+from ttl_deploy.training.learning import learning_rate_factor
+from ttl_deploy.training.loop import Progress, TrialError, run_trial
 
 CPU = torch.device("cpu")
 MakeTrial = Callable[..., Trial]

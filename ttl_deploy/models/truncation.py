@@ -1,6 +1,8 @@
 """Build a truncated model from its description: the trunk up to the cut, and a head."""
 
 import copy
+from dataclasses import replace
+from itertools import accumulate
 
 from torch import Tensor, fx, nn
 
@@ -66,6 +68,16 @@ def find_place(spec: ModelSpec) -> Place:
     if spec.cut not in places:
         raise UnknownNameError("cut", spec.cut, places)
     return places[spec.cut]
+
+
+def trunk_parameter_names(spec: ModelSpec, cut: str) -> frozenset[str]:
+    """Return the names, in the trunk, of the parameters up to a cut that may be another than `spec`'s own."""
+    place = find_place(replace(spec, cut=cut))
+    network = place.measured.symbolic.model
+    names = (name for name, _ in network.named_parameters())
+    return frozenset(
+        name for name in names if not place.targets.isdisjoint(accumulate(name.split("."), "{}.{}".format))
+    )
 
 
 def _build_own_head(backbone: nn.Module, place: Place, classes: int) -> fx.GraphModule:

@@ -115,8 +115,9 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`."""
-        return f"{self.model.cut}__{self.strategy}__s{self.seed}"
+        """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`, options joined by dashes."""
+        strategy = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.strategy)
+        return f"{self.model.cut}__{strategy}__s{self.seed}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ class EpochRecord:
     lr: float
     seconds: float
     data_wait_share: float
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

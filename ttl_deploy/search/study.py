@@ -35,6 +35,7 @@ from ttl_deploy.search.profile_key import ProfilePlan
 from ttl_deploy.search.tasks import Task
 from ttl_deploy.training.devices import pick_device
 from ttl_deploy.training.loop import Progress
+from ttl_deploy.training.strategies import find_strategy
 
 _ATTEMPTS = 3
 
@@ -92,11 +93,11 @@ def run_study(
     # Names are checked before the folder is touched; the number of classes is not known yet.
     _candidates(settings, classes=2)
     for table, name in (
-        ("strategies", settings.strategy),
         ("policies", settings.policy),
         ("targets", settings.profile_target),
     ):
         plugins.load(table, name)
+    find_strategy(settings.strategy)
     with run.owned(), closing(study.executor):
         resumed = not run.claim(settings, command)
         feeding = environment.check_environment(run, settings, study.device)

@@ -15,6 +15,9 @@ from torch.nn import functional
 from ttl_deploy.records.models import InputConvention
 from ttl_deploy.records.trials import Augmentation
 
+Plan = tuple[NDArray[np.int64], ...]
+"""An epoch's mini-batches, as positions."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledPixels:
@@ -35,7 +38,7 @@ class Wait:
     seconds: float = 0.0
 
 
-def shuffled(count: int, *, batch_size: int, seed: int, epoch: int) -> tuple[NDArray[np.int64], ...]:
+def shuffled(count: int, *, batch_size: int, seed: int, epoch: int) -> Plan:
     """Return an epoch's batches as positions, in an order fixed by seed and epoch.
 
     A last batch of one image is left out, because BatchNorm cannot learn from it.
@@ -45,14 +48,14 @@ def shuffled(count: int, *, batch_size: int, seed: int, epoch: int) -> tuple[NDA
     return tuple(batch for batch in batches if len(batch) > 1)
 
 
-def in_order(count: int, *, batch_size: int) -> tuple[NDArray[np.int64], ...]:
+def in_order(count: int, *, batch_size: int) -> Plan:
     """Return all positions in order, in batches."""
     positions = np.arange(count, dtype=np.int64)
     return tuple(positions[start : start + batch_size] for start in range(0, count, batch_size))
 
 
 def load(
-    data: LabelledPixels, batches: tuple[NDArray[np.int64], ...], *, device: torch.device, wait: Wait | None = None
+    data: LabelledPixels, batches: Plan, *, device: torch.device, wait: Wait | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield uint8 images `(N, 3, S, S)` (channels last in memory) and labels on `device`, one batch ahead."""
     with ThreadPoolExecutor(max_workers=1) as reader:

@@ -3,15 +3,15 @@
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from ttl_deploy import plugins
 from ttl_deploy.errors import UsageError
 from ttl_deploy.evidence import metrics
 from ttl_deploy.files import make_folder, publish_text, sha256_file
@@ -20,7 +20,11 @@ from ttl_deploy.models.input_conventions import Feeding
 from ttl_deploy.records import codec
 from ttl_deploy.records.trials import EpochRecord, FailureKind, Precision, Trial, TrialResult
 from ttl_deploy.training import batches, checkpoints, devices, evaluation, losses
-from ttl_deploy.training.batches import LabelledPixels, Wait
+from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
+from ttl_deploy.training.freezing import train_mode
+from ttl_deploy.training.gradient_norms import GRADIENT_BATCHES, relative_gradient_norms
+from ttl_deploy.training.learning import Learning
+from ttl_deploy.training.strategies import find_strategy
 
 WEIGHTS = "best.safetensors"
 RESULT = "result.json"
@@ -53,6 +57,10 @@ class _State:
     best_epoch: int = 0
     best_rank: tuple[float, float] = (-math.inf, -math.inf)
     seconds: float = 0.0
+    phase: int = 0
+    phase_began: int = 0  # after so many epochs
+    phase_best_epoch: int = 0
+    phase_best_rank: tuple[float, float] = (-math.inf, -math.inf)
 
     @property
     def epoch(self) -> int:
@@ -74,9 +82,8 @@ class _Training:
         self.note = weights.load_pretrained(model, trial.model, trial.weights, feeding=feeding).text
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
         self.model = devices.place(model, device)
-        strategy = plugins.load("strategies", trial.strategy)()
-        self.optimiser = torch.optim.AdamW(strategy.parameter_groups(self.model, self.settings))
-        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.phases = find_strategy(trial.strategy).phases(self.model, trial.model, self.settings)
+        self.learning = Learning(self.model, self.phases[0])
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         balance = losses.class_weights(train.labels, classes=trial.model.classes, kind=self.settings.class_weights)
         self.loss = losses.cross_entropy(balance, label_smoothing=self.settings.label_smoothing).to(device)
@@ -88,34 +95,47 @@ class _Training:
         if saved is None:
             return
         self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
         self.scaler.load_state_dict(saved["scaler"])
         history = [codec.from_builtins(EpochRecord, epoch) for epoch in saved["history"]]
-        self.state = _State(history, saved["best_epoch"], tuple(saved["best_rank"]), saved["seconds"])
+        ranks = {name: tuple(saved["state"][name]) for name in ("best_rank", "phase_best_rank")}
+        self.state = _State(history, **{**saved["state"], **ranks})
+        if not self.finished:
+            self.learning = Learning(self.model, self.phases[self.state.phase])
+            self.learning.load(saved["optimiser"])
 
     def save(self) -> None:
         """Publish the state after an epoch: checkpoint first, then the log for readers."""
-        history = [msgspec.to_builtins(epoch) for epoch in self.state.history]
+        state = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.state).items()}
+        history = [msgspec.to_builtins(epoch) for epoch in state.pop("history")]
         checkpoints.save(
             self.folder,
             {
                 "model": self.model.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimiser": self.learning.state(),
                 "scaler": self.scaler.state_dict(),
                 "history": history,
-                "best_epoch": self.state.best_epoch,
-                "best_rank": list(self.state.best_rank),
-                "seconds": self.state.seconds,
+                "state": state,
             },
         )
         publish_text(self.folder / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history))
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs ran, or validation has not improved for `patience` of them."""
-        waited = self.state.epoch - self.state.best_epoch
-        patience = self.settings.patience
-        return self.state.epoch >= self.settings.epochs or bool(patience and self.state.history and waited >= patience)
+        """Whether all phases are over."""
+        return self.state.phase >= len(self.phases)
+
+    def _end_phase_if_over(self) -> None:
+        """Go to the next phase after all epochs of this one, or `patience` without a better validation score."""
+        state, patience = self.state, self.settings.patience
+        phase = self.phases[state.phase]
+        waited = state.epoch - state.phase_best_epoch
+        if state.epoch - state.phase_began < phase.epochs and not (patience and waited >= patience):
+            return
+        state.phase += 1
+        state.phase_began = state.phase_best_epoch = state.epoch
+        state.phase_best_rank = (-math.inf, -math.inf)
+        if not self.finished:
+            self.learning = Learning(self.model, self.phases[state.phase])
 
     def run_epoch(self, report: Callable[[Progress], None]) -> None:
         """Train one epoch, score it on validation, keep the weights if they are the best so far."""
@@ -132,48 +152,70 @@ class _Training:
             train_loss=train_loss,
             val_loss=val_loss,
             val_auroc=val_auroc,
-            lr=self.optimiser.param_groups[0]["lr"],
+            lr=self.learning.optimiser.param_groups[0]["lr"],
+            phase=self.learning.phase.name,
             seconds=seconds,
             data_wait_share=wait.seconds / learned_s,
         )
         self.state.history.append(record)
         self.state.seconds += seconds
         rank = (-math.inf if val_auroc is None else val_auroc, -val_loss)
+        if rank > self.state.phase_best_rank:
+            self.state.phase_best_rank, self.state.phase_best_epoch = rank, epoch
         if rank > self.state.best_rank:
             self.state.best_rank, self.state.best_epoch = rank, epoch
             weights.save_weights(self.model, self.folder / WEIGHTS, convention=self.trial.input)
+        self._end_phase_if_over()
         self.save()
 
     def _learn(self, epoch: int, report: Callable[[Progress], None], wait: Wait) -> float:
-        self.model.train()
         plan = batches.shuffled(len(self.train), batch_size=self.settings.batch_size, seed=self.trial.seed, epoch=epoch)
-        generator = torch.Generator().manual_seed(self.trial.seed * 1_000_003 + epoch)
+        if self.learning.phase.regroup is not None:
+            self._measure_gradients(epoch, plan)
+        train_mode(self.model)
         total = torch.zeros((), device=self.device)
-        for number, (images, labels) in enumerate(batches.load(self.train, plan, device=self.device, wait=wait)):
-            share = (epoch - 1 + number / len(plan)) / self.settings.epochs
-            self._set_rate(learning_rate_factor(share, warmup=self.settings.warmup))
-            changed = batches.augment(images, self.settings.augmentation, generator=generator)
-            total += self._step(batches.normalise(changed, self.trial.input), labels)
+        done = epoch - 1 - self.state.phase_began
+        for number, (images, labels) in enumerate(self._batches(epoch, plan, wait)):
+            share = (done + number / len(plan)) / self.learning.phase.epochs
+            self.learning.set_rate(share, warmup=self.settings.warmup)
+            total += self._step(images, labels)
             report(Progress(epoch, number + 1, len(plan)))
         mean = float(total) / len(plan)
         if not math.isfinite(mean):
             raise TrialError("numerical", f"the training loss became {mean} in epoch {epoch}: lower --lr")
         return mean
 
+    def _batches(self, epoch: int, plan: Plan, wait: Wait | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's augmented, normalised images `(N, C, S, S)` and their labels."""
+        generator = torch.Generator().manual_seed(self.trial.seed * 1_000_003 + epoch)
+        for images, labels in batches.load(self.train, plan, device=self.device, wait=wait):
+            changed = batches.augment(images, self.settings.augmentation, generator=generator)
+            yield batches.normalise(changed, self.trial.input), labels
+
+    def _measure_gradients(self, epoch: int, plan: Plan) -> None:
+        """Choose the epoch's rates from the gradients on its first mini-batches, in evaluation mode and fp32."""
+        self.model.eval()
+        names = {name for group in self.learning.phase.groups for name in group.names}
+        losses = (
+            partial(self._loss_of, images, labels) for images, labels in self._batches(epoch, plan[:GRADIENT_BATCHES])
+        )
+        self.learning.regroup_by_gradients(relative_gradient_norms(self.model, names, losses))
+
+    def _loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss: Tensor = self.loss(self.model(images).float(), labels)
+        return loss
+
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         with devices.autocast(self.precision, self.device):
-            loss: Tensor = self.loss(self.model(images).float(), labels)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch's own
-        self.scaler.unscale_(self.optimiser)
+            loss = self._loss_of(images, labels)
+        optimiser = self.learning.optimiser
+        optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(self.learning.add_penalty(loss)).backward()  # type: ignore[no-untyped-call] # torch's own
+        self.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.scaler.step(self.optimiser)
+        self.scaler.step(optimiser)
         self.scaler.update()
         return loss.detach()
-
-    def _set_rate(self, factor: float) -> None:
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
 
     def _validate(self) -> tuple[float, float | None]:
         logits = evaluation.predict(self.model, self.val, convention=self.trial.input, device=self.device)
@@ -214,13 +256,6 @@ def _check_channels(trial: Trial, model: truncation.TruncatedModel) -> None:
             f"{trial.key}: `input` has {len(trial.input.mean)} entries, but {trial.model.backbone} takes "
             f"{model.channels} channels: give one entry for each (input_conventions.fit_channels)"
         )
-
-
-def learning_rate_factor(share: float, *, warmup: float) -> float:
-    """Return the factor on the peak rate after `share` of the training: linear warm-up, then a cosine to 0."""
-    if share < warmup:
-        return (share + 0.01 * warmup) / (1.01 * warmup)
-    return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
 
 
 def run_trial(

@@ -13,7 +13,7 @@ from torch import nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones.backbone import Backbone
-from ttl_deploy.models.backbones.options import split_options
+from ttl_deploy.options import split_options
 
 _CLASSES = 1000  # as torchvision's networks have; a truncated model brings its own
 _LARGEST_KERNEL = 31

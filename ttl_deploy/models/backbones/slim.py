@@ -17,8 +17,8 @@ from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones.backbone import Backbone
 from ttl_deploy.models.backbones.meta_device import ParametersOnMeta
 from ttl_deploy.models.backbones.narrowing import DenseNetTop, ResNetTop, Top
-from ttl_deploy.models.backbones.options import split_options
 from ttl_deploy.models.backbones.torchvision_models import TorchvisionFamily
+from ttl_deploy.options import split_options
 
 # Without ResNeXt: whether its groups or the channels in a group should become fewer, no paper says.
 _TOPS: Mapping[str, Top] = MappingProxyType(

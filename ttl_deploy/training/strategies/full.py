@@ -1,22 +1,28 @@
-"""Full finetuning: every parameter that is left after the cut learns at the same rate (TTL, section 1.1)."""
+"""Full finetuning: every parameter that is left after the cut learns at the same rate.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+At the cut `full` that is FTL, at any other TTL (Peng et al. 2023, papers' section 1.1), and on a `slim:`
+backbone TF; in Davila et al. 2024 it is FT.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import nn
 
+from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings
+from ttl_deploy.training.strategies import Phase, learning_groups, names_of
 
 
 class FullFinetuning:
     """Train everything; norms and biases are not decayed."""
 
-    def parameter_groups(self, model: nn.Module, settings: TrainSettings) -> Sequence[Mapping[str, Any]]:
-        """Return two groups, with and without weight decay."""
-        parameters = list(model.parameters())
-        decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-        plain = [parameter for parameter in parameters if parameter.ndim <= 1]
-        return (
-            {"params": decayed, "lr": settings.lr, "weight_decay": settings.weight_decay},
-            {"params": plain, "lr": settings.lr, "weight_decay": 0.0},
-        )
+    options: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        """Take no options."""
+
+    def phases(self, model: nn.Module, spec: ModelSpec, settings: TrainSettings) -> tuple[Phase, ...]:
+        """Return one phase with all parameters."""
+        groups = learning_groups(model, names_of(model), lr=settings.lr, weight_decay=settings.weight_decay)
+        return (Phase(name="finetune", epochs=settings.epochs, groups=groups),)

@@ -1,4 +1,4 @@
-"""Options behind a backbone's name: `tiny?kernel=7&widths=32-64`."""
+"""Options behind a name: `tiny?kernel=7&widths=32-64` for a backbone, `l2-sp?alpha=0.01` for a strategy."""
 
 from collections.abc import Mapping
 from urllib.parse import parse_qsl

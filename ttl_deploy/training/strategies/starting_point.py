@@ -1,0 +1,73 @@
+"""L2-SP and L1-SP: finetuning that is drawn back to the starting point (Li et al. 2018; papers' section 3.3)."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ttl_deploy.records.models import ModelSpec
+from ttl_deploy.records.trials import TrainSettings
+from ttl_deploy.training.strategies import Group, Penalty, Phase, names_of, read_number
+
+_MULTIPLYING = (nn.Conv2d, nn.Linear)
+
+
+class _StartingPoint:
+    """Train everything, with a penalty in the loss and no weight decay in the optimiser.
+
+    The penalty runs over the weights of convolutions and linear layers: the trunk's are drawn to their
+    initial values, the head's to zero. Biases and norms are left alone.
+    """
+
+    options: ClassVar[Mapping[str, str]] = {
+        "alpha": "strength towards the initial weights, 0.1",
+        "beta": "strength of the head's penalty, 0.01",
+    }
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        """Take the strengths; the defaults are those of the authors' script."""
+        self.alpha = read_number(given, "alpha", 0.1)
+        self.beta = read_number(given, "beta", 0.01)
+
+    def phases(self, model: nn.Module, spec: ModelSpec, settings: TrainSettings) -> tuple[Phase, ...]:
+        """Return one phase; the model's weights of now are the starting point."""
+        group = Group(names=names_of(model), lr=settings.lr, weight_decay=0.0)
+        return (Phase(name="finetune", epochs=settings.epochs, groups=(group,), penalty=self._penalise(model)),)
+
+    def distance(self, weight: Tensor, start: Tensor) -> Tensor:
+        """Return how far a tensor is from its start, as a scalar that `alpha` is multiplied with."""
+        raise NotImplementedError
+
+    def _penalise(self, model: nn.Module) -> Penalty:
+        weights = _multiplying_weights(model)
+        starts = {name: weight.detach().clone() for name, weight in weights.items() if name.startswith("trunk.")}
+
+        def penalty(model: nn.Module) -> Tensor:
+            now = dict(model.named_parameters())
+            drawn = sum((self.distance(now[name], start) for name, start in starts.items()), torch.zeros(()))
+            head = sum((now[name].square().sum() for name in weights if name not in starts), torch.zeros(()))
+            return self.alpha * drawn + 0.5 * self.beta * head
+
+        return penalty
+
+
+class L2Sp(_StartingPoint):
+    """`CE + alpha/2 ‖w − w0‖² + beta/2 ‖h‖²`."""
+
+    def distance(self, weight: Tensor, start: Tensor) -> Tensor:
+        """Return half the squared distance."""
+        return 0.5 * (weight - start).square().sum()
+
+
+class L1Sp(_StartingPoint):
+    """`CE + alpha ‖w − w0‖₁ + beta/2 ‖h‖²`, with the authors' smooth absolute value."""
+
+    def distance(self, weight: Tensor, start: Tensor) -> Tensor:
+        """Return the sum of `sqrt((w − w0)² + 1e-16)`."""
+        return ((weight - start).square() + 1e-16).sqrt().sum()
+
+
+def _multiplying_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of convolutions and linear layers, by name."""
+    return {f"{name}.weight": layer.weight for name, layer in model.named_modules() if isinstance(layer, _MULTIPLYING)}
