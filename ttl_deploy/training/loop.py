@@ -81,8 +81,10 @@ class _Training:
         feeding = Feeding(file=trial.weights_input, network=trial.input)
         self.note = weights.load_pretrained(model, trial.model, trial.weights, feeding=feeding).text
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
+        strategy = find_strategy(trial.strategy)
+        strategy.prepare(model, trial.model)
         self.model = devices.place(model, device)
-        self.phases = find_strategy(trial.strategy).phases(self.model, trial.model, self.settings)
+        self.phases = strategy.phases(self.model, trial.model, self.settings)
         self.learning = Learning(self.model, self.phases[0])
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         balance = losses.class_weights(train.labels, classes=trial.model.classes, kind=self.settings.class_weights)

@@ -64,9 +64,20 @@ class Strategy(Protocol):
         """Take the options as they were typed; raises `UsageError` for values that do not fit."""
         ...
 
+    def prepare(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Change the initial weights in place, under the trial's seed; most strategies leave them as loaded."""
+        ...
+
     def phases(self, model: nn.Module, spec: ModelSpec, settings: TrainSettings) -> tuple[Phase, ...]:
         """Return the phases for a model that holds its initial weights; parameters are `trunk.…` and `head.…`."""
         ...
+
+
+class KeepsStart:
+    """The part of a strategy that begins with the weights as they were loaded."""
+
+    def prepare(self, model: nn.Module, spec: ModelSpec) -> None:
+        """Change nothing."""
 
 
 def find_strategy(text: str) -> Strategy:

@@ -8,12 +8,12 @@ from torch import nn
 
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings
-from ttl_deploy.training.strategies import Group, Phase, names_of
+from ttl_deploy.training.strategies import Group, KeepsStart, Phase, names_of
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
-class AutoRgn:
+class AutoRgn(KeepsStart):
     """At the start of every epoch the rates become `lr · r_i`, `r_i = ‖gradient_i‖ / ‖w_i‖` over the largest of them.
 
     As in its source: measured on five mini-batches, a new optimiser in every epoch, no schedule, and

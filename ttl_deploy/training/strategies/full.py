@@ -11,10 +11,10 @@ from torch import nn
 
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings
-from ttl_deploy.training.strategies import Phase, learning_groups, names_of
+from ttl_deploy.training.strategies import KeepsStart, Phase, learning_groups, names_of
 
 
-class FullFinetuning:
+class FullFinetuning(KeepsStart):
     """Train everything; norms and biases are not decayed."""
 
     options: ClassVar[Mapping[str, str]] = {}

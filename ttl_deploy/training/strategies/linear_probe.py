@@ -7,10 +7,10 @@ from torch import nn
 
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings
-from ttl_deploy.training.strategies import Phase, learning_groups, names_of
+from ttl_deploy.training.strategies import KeepsStart, Phase, learning_groups, names_of
 
 
-class LinearProbe:
+class LinearProbe(KeepsStart):
     """Train the head; the trunk is frozen, its BatchNorm statistics too."""
 
     options: ClassVar[Mapping[str, str]] = {}

@@ -9,12 +9,12 @@ from torch import nn
 from ttl_deploy.errors import UsageError
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings
-from ttl_deploy.training.strategies import Phase, read_number
+from ttl_deploy.training.strategies import KeepsStart, Phase, read_number
 from ttl_deploy.training.strategies.full import FullFinetuning
 from ttl_deploy.training.strategies.linear_probe import LinearProbe
 
 
-class ProbeThenFinetune:
+class ProbeThenFinetune(KeepsStart):
     """Probe for a share of the epochs, then finetune.
 
     Which ratio of rates Davila et al. took is not known; a tenth is our choice.

@@ -10,10 +10,10 @@ from ttl_deploy.models.cuts import list_cuts, resolve_cuts
 from ttl_deploy.models.truncation import trunk_parameter_names
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import TrainSettings
-from ttl_deploy.training.strategies import Phase, learning_groups, names_of, read_number
+from ttl_deploy.training.strategies import KeepsStart, Phase, learning_groups, names_of, read_number
 
 
-class LayerwiseFinetuning:
+class LayerwiseFinetuning(KeepsStart):
     """Freeze the trunk up to a cut; the head learns at `lr`, the trunk above at `lr / decay`.
 
     In the original code the two rates vanish under data parallelism; here they are really applied.

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings
-from ttl_deploy.training.strategies import Group, Penalty, Phase, names_of, read_number
+from ttl_deploy.training.strategies import Group, KeepsStart, Penalty, Phase, names_of, read_number
 
 _MULTIPLYING = (nn.Conv2d, nn.Linear)
 
 
-class _StartingPoint:
+class _StartingPoint(KeepsStart):
     """Train everything, with a penalty in the loss and no weight decay in the optimiser.
 
     The penalty runs over the weights of convolutions and linear layers: the trunk's are drawn to their
