@@ -31,6 +31,22 @@ class Branching(Net):
     def forward(self, x):
         return super().forward(x if x.sum() > 0 else -x)
 
+class Choosy(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.inner = nn.Conv2d(channels, channels, 3, padding=1)
+    def forward(self, x):
+        return self.inner(x) if x.shape[-1] > 1 else x
+
+class WithChoosyPart(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.part = nn.Sequential(Choosy(4), Choosy(4))
+        self.last = nn.Linear(4, 3)
+    def forward(self, x):
+        return self.last(self.part(self.first(x)).mean((2, 3)))
+
 class TwoFaced(Net):
     def forward(self, x):
         logits = super().forward(x)
@@ -95,6 +111,10 @@ def names(backbone: str) -> list[str]:
 def test_a_class_or_a_function_of_ones_own_is_cut_like_any_network() -> None:
     assert names("hospital_nets:Net") == ["first", "second", "full"]
     assert names("hospital_nets:Deep") == ["net.first", "net.second", "full"]
+
+
+def test_a_part_that_cannot_be_traced_stays_whole_and_is_cut_around() -> None:
+    assert names("hospital_nets:WithChoosyPart") == ["first", "part.0", "part.1", "full"]
 
 
 def test_a_functional_dropout_in_the_forward_still_switches() -> None:

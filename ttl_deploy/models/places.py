@@ -4,6 +4,7 @@ A cut is a place where everything computed later depends on one tensor, or on th
 concatenation. Of neighbours with no convolution between them one stays: see `_choose`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,7 +96,7 @@ def find_places(backbone: str, image_size: int) -> tuple[Place, ...]:
             f"{classifier.target}, alone, so that layer is no classifier"
         )
     nodes = _choose_nodes(measured, classifier, bottlenecks)
-    chosen: list[_Chosen] = [(node, parts, _name(measured, node, parts)) for node, parts in nodes]
+    chosen = _name_apart(symbolic, [(node, parts, _name(measured, node, parts)) for node, parts in nodes])
     chosen.append((features, (features,), FULL))
     return tuple(_measure_places(measured, chosen))
 
@@ -202,13 +203,14 @@ def _is_inside_block(symbolic: Symbolic, node: fx.Node) -> bool:
 
 
 def _name(measured: Measured, node: fx.Node, parts: tuple[fx.Node, ...]) -> str:
-    """Name a cut after the outermost block whose output it is; inside a dense block, after the last part's.
+    """Name a cut after the outermost block whose output it is; inside a dense block, after its newest part's.
 
     Behind functional layers, and in the middle of a block (a transformer's after its attention was
     added), it is what multiplied last: the part of the block, or a layer.
     """
     symbolic = measured.symbolic
-    for candidate in (node, parts[-1]):
+    order = {known: position for position, known in enumerate(symbolic.graph.nodes)}
+    for candidate in (node, max(parts, key=order.__getitem__)):
         known = _known_modules(symbolic, candidate)
         if known:
             return known[-1]
@@ -216,6 +218,12 @@ def _name(measured: Measured, node: fx.Node, parts: tuple[fx.Node, ...]) -> str:
     before = list(_multiplied_before(measured, node))
     within = [path.removeprefix(f"{inside}.") for path in before if path.startswith(f"{inside}.")]
     return f"{inside}.{within[-1].partition('.')[0]}" if within else before[-1]
+
+
+def _name_apart(symbolic: Symbolic, chosen: list[_Chosen]) -> list[_Chosen]:
+    """Give a cut whose name another has already the path of its node instead, which no other has."""
+    names = Counter(name for _, _, name in chosen)
+    return [(node, parts, name if names[name] == 1 else symbolic.paths[node]) for node, parts, name in chosen]
 
 
 def _multiplied_before(measured: Measured, node: fx.Node) -> Iterator[str]:

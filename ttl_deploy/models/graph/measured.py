@@ -156,7 +156,8 @@ def _explain(symbolic: Symbolic, image_size: int, error: Exception) -> str:
     smallest = _smallest_image_size(symbolic, image_size)
     if smallest is not None:
         return f"its deep layers would have nothing left; the smallest is --image-size {smallest}"
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    reason, _, _ = " ".join(str(error).split()).partition(" While executing")
+    return reason[:300] or type(error).__name__
 
 
 def _smallest_image_size(symbolic: Symbolic, too_small: int) -> int | None:

@@ -81,14 +81,18 @@ def _trace_for_both_modes(name: str, model: nn.Module) -> "tuple[_PathTracer, fx
 
     fx keeps for ever what a forward decides by `self.training` when it is traced. Where the two modes
     differ in the switch of a functional dropout, that becomes a layer; a module that differs in
-    something else is kept whole, as if it were a layer.
+    something else, or cannot be traced, is kept whole, as if it were a layer.
     """
     whole: set[str] = set()
     while True:
         evaluating, training = _PathTracer(whole), _PathTracer(whole)
         graph = _trace(name, evaluating, model.eval())
-        differing = _find_differing(graph, _trace(name, training, model.train()))
+        other = _trace(name, training, model.train()) if graph else None
         model.eval()
+        if graph is None or other is None:
+            whole |= evaluating.failed | training.failed
+            continue
+        differing = _find_differing(graph, other)
         others = {evaluating.inside.get(node, "") for node in differing if node.target not in _DROPOUTS}
         if not others:
             return evaluating, graph, _insert_dropouts(evaluating, graph, model, differing)
@@ -97,10 +101,13 @@ def _trace_for_both_modes(name: str, model: nn.Module) -> "tuple[_PathTracer, fx
         whole |= others
 
 
-def _trace(name: str, tracer: "_PathTracer", model: nn.Module) -> fx.Graph:
+def _trace(name: str, tracer: "_PathTracer", model: nn.Module) -> fx.Graph | None:
+    """Trace a network, or return None where a module inside it, now in `tracer.failed`, cannot be traced."""
     try:
         return tracer.trace(model)
     except Exception as error:  # the user's own forward runs here, and may raise anything
+        if tracer.failed:
+            return None
         reason = " ".join(str(error).split())[:300]
         raise UsageError(
             f"{name} cannot be cut: its forward cannot be traced by torch.fx ({type(error).__name__}: {reason}). "
@@ -180,6 +187,7 @@ class _PathTracer(fx.Tracer):
         self._whole = frozenset(whole)
         self._inside = [""]
         self._calls: Counter[str] = Counter()
+        self.failed: set[str] = set()
         self.paths: dict[fx.Node, str] = {}
         self.inside: dict[fx.Node, str] = {}
         self.outputs_of: dict[fx.Node, list[str]] = {}
@@ -193,6 +201,9 @@ class _PathTracer(fx.Tracer):
         self._inside.append(path)
         try:
             output = super().call_module(m, forward, args, kwargs)
+        except Exception:  # the user's own forward runs here; noted, and raised again
+            self.failed = self.failed or {path}  # the innermost comes first
+            raise
         finally:
             self._inside.pop()
         if isinstance(output, fx.Proxy):
