@@ -19,7 +19,7 @@ from ttl_deploy.training.loop import Progress, run_trial
 from ttl_deploy.training.strategies import Phase, find_strategy
 
 SIDE, CPU = 32, torch.device("cpu")
-NEEDED = {"lwft": "lwft?freeze=layer1.0"}
+NEEDED = {"lwft": "lwft?freeze=layer1.0", "transfusion": "transfusion?upto=layer1.0"}
 STRATEGIES = [NEEDED.get(name, name) for name in plugins.names("strategies")]
 SETTINGS = TrainSettings(
     epochs=4,
