@@ -4,14 +4,14 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from ttl_deploy.errors import UsageError
 from ttl_deploy.models.input_conventions import check_normalise
 from ttl_deploy.records.data import DecodeSettings
-from ttl_deploy.records.trials import Augmentation, SearchSettings, TrainSettings
+from ttl_deploy.records.trials import Augmentation, Loss, Sampling, SearchSettings, TrainSettings
 
 from .quantities import parse_count, parse_duration_s
 
@@ -37,10 +37,13 @@ def build_settings(given: Mapping[str, Any], *, config: Path | None) -> SearchSe
     for needed in ("backbone", "data"):
         if needed not in merged:
             raise UsageError(f"--{needed} is missing: give it on the command line or in the config file")
+    _check_imbalance(merged)
     try:
         decode = _convert(DecodeSettings, {"image_size": 224} | _only(merged, _DECODE))
         augmentation = _convert(Augmentation, _only(merged, _AUGMENT))
-        train = _convert(TrainSettings, _only(merged, _TRAIN) | {"augmentation": augmentation})
+        train = _convert(
+            TrainSettings, _weights_default(merged) | _only(merged, _TRAIN) | {"augmentation": augmentation}
+        )
         fields = _only(merged, _SEARCH) | {"decode": decode, "train": train} | _limits(merged)
         settings = _convert(SearchSettings, fields)
     except (msgspec.ValidationError, ValueError) as error:
@@ -68,6 +71,22 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise UsageError(f"--seeds {text!r}: give different numbers from 0 up, such as 0,1,2")
     return seeds
+
+
+def _check_imbalance(merged: Mapping[str, Any]) -> None:
+    """Refuse options that would not be used, or that contradict each other."""
+    for name, kind in (("loss", Loss), ("sampling", Sampling)):
+        if name in merged and merged[name] not in get_args(kind):
+            raise UsageError(f"--{name} {merged[name]}: allowed are {', '.join(get_args(kind))}")
+    if "focal_gamma" in merged and merged.get("loss") != "focal":
+        raise UsageError("--focal-gamma is for the focal loss: add --loss focal, or leave it out")
+    if "limit_train" in merged and "train_fraction" in merged:
+        raise UsageError("--limit-train and --train-fraction both say how much to train on: give one of them")
+
+
+def _weights_default(merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the class weights for when none are given: balanced sampling wants none, or rare classes count twice."""
+    return {"class_weights": "none"} if merged.get("sampling") == "balanced" else {}
 
 
 def _limits(merged: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,39 @@ def test_a_value_of_the_wrong_kind_is_refused(config: Path) -> None:
         build_settings({}, config=config)
 
 
+NEEDED = {"backbone": "vgg11", "data": "x"}
+
+
+def test_balanced_sampling_goes_without_class_weights_unless_they_are_asked_for() -> None:
+    train = build_settings(NEEDED | {"sampling": "balanced", "class_weights": None}, config=None).train
+    assert (train.sampling, train.class_weights) == ("balanced", "none")
+    assert build_settings(NEEDED | {"sampling": "shuffled"}, config=None).train.class_weights == "balanced"
+    with pytest.raises(UsageError, match="counts rare classes twice"):
+        build_settings(NEEDED | {"sampling": "balanced", "class_weights": "balanced"}, config=None)
+
+
+def test_the_focal_loss_and_a_share_of_the_patients_can_be_asked_for() -> None:
+    settings = build_settings(NEEDED | {"loss": "focal", "focal_gamma": 1.5, "train_fraction": 0.1}, config=None)
+    assert (settings.train.loss, settings.train.focal_gamma, settings.train_fraction) == ("focal", 1.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss": "hinge"}, "--loss hinge: allowed are cross-entropy, focal"),
+        ({"sampling": "weighted"}, "--sampling weighted: allowed are shuffled, balanced"),
+        ({"loss": "focal", "focal_gamma": -1.0}, "focal_gamma"),
+        ({"focal_gamma": 2.0}, "add --loss focal"),
+        ({"train_fraction": 0.1, "limit_train": 10}, "--limit-train and --train-fraction"),
+        ({"train_fraction": 0.0}, "above 0 and up to 1"),
+        ({"train_fraction": 1.5}, "above 0 and up to 1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_settings(NEEDED | given, config=None)
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("5ms", 0.005), ("800us", 8e-4), ("0.01s", 0.01), (" 2 MS ", 0.002)])
 def test_durations_have_units(text: str, seconds: float) -> None:
     assert parse_duration_s(text) == pytest.approx(seconds)

@@ -1,5 +1,6 @@
 """A run folder belongs to one configuration and one process at a time."""
 
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ CHANGED = {
     "test_fraction": 0.2,
     "split_seed": 3,
     "limit_train": 10,
+    "train_fraction": 0.1,
     "pool": "max",
     "dropout": 0.5,
     "train": TrainSettings(epochs=3),
@@ -65,6 +67,18 @@ def test_a_changed_setting_is_refused_and_named(tmp_path: Path, name: str) -> No
     run = claimed(tmp_path / "run")
     with run.owned(), pytest.raises(RunMismatchError, match=name):
         run.claim(replace(SETTINGS, **{name: CHANGED[name]}), "again")
+
+
+def test_a_run_from_before_loss_sampling_and_train_fraction_loads_and_resumes(tmp_path: Path) -> None:
+    run = claimed(tmp_path / "run")
+    content = json.loads(run.config.read_text())
+    del content["train_fraction"]
+    for name in ("loss", "focal_gamma", "sampling"):
+        del content["train"][name]
+    run.config.write_text(json.dumps(content))
+    assert run.settings() == SETTINGS
+    with run.owned():
+        assert run.claim(SETTINGS, "again") is False
 
 
 def test_a_run_that_did_nothing_yet_may_begin_anew_with_other_settings(tmp_path: Path) -> None:

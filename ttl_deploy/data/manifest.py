@@ -1,5 +1,6 @@
 """From what the user names to a manifest: read, hash, check, split."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,51 @@ def limit_train(manifest: Manifest, limit: int, seed: int) -> Manifest:
     if missing:
         name = manifest.classes[min(missing)]
         raise UsageError(f"--limit-train {limit} leaves no room for a whole patient of class {name!r}: raise it")
-    note = DataWarning(kind="limited-train", message=f"{len(kept)} of {len(train)} training images are used")
+    return _keep_train(manifest, kept)
+
+
+def share_train(manifest: Manifest, fraction: float, seed: int) -> Manifest:
+    """Keep about `fraction` of the training patients, whole: classes in their old proportions, each at least once.
+
+    Patients that share identical images stay together and count as one. A patient with images of several
+    classes counts for the rarest of them. val and test stay.
+    """
+    if not 0 < fraction <= 1:
+        raise UsageError(f"--train-fraction {fraction}; allowed are shares above 0 and up to 1")
+    if fraction == 1:
+        return manifest
+    patients = _train_patients(manifest)
+    labels = [{manifest.samples[i].label for i in patient} for patient in patients]
+    keys = [min(manifest.samples[i].sha256 for i in patient) for patient in patients]
+    frequency = Counter(label for held in labels for label in held)
+    chosen = choose_groups(
+        [min(held, key=lambda label: (frequency[label], label)) for held in labels],
+        range(len(patients)),
+        keys=keys,
+        limit=max(round(fraction * len(patients)), 1),
+        seed=seed,
+    )
+    # A class can be missing where all its patients have a rarer one too.
+    for label in set(frequency).difference(*(labels[i] for i in chosen)):
+        chosen.append(min((i for i, held in enumerate(labels) if label in held), key=keys.__getitem__))
+    return _keep_train(manifest, {i for patient in chosen for i in patients[patient]})
+
+
+def _train_patients(manifest: Manifest) -> list[list[int]]:
+    """Return the positions of each training patient's images, together with whoever shares identical ones."""
+    train = manifest.of_split("train")
+    samples = [manifest.samples[position] for position in train]
+    patients: defaultdict[int, list[int]] = defaultdict(list)
+    groups = group_samples([sample.patient_id for sample in samples], [sample.sha256 for sample in samples])
+    for position, group in zip(train, groups, strict=True):
+        patients[group].append(position)
+    return list(patients.values())
+
+
+def _keep_train(manifest: Manifest, kept: set[int]) -> Manifest:
+    """Return the manifest with these training images only, and a note of how many they are."""
+    count = len(manifest.of_split("train"))
+    note = DataWarning(kind="limited-train", message=f"{len(kept)} of {count} training images are used")
     left = tuple(s for i, s in enumerate(manifest.samples) if s.split != "train" or i in kept)
     return replace(manifest, samples=left, warnings=(*manifest.warnings, note))
 

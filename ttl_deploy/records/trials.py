@@ -1,5 +1,6 @@
 """What a search trains: its settings, one trial in, one result or failure out."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +10,8 @@ from ttl_deploy.records.scores import PickRule
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ClassWeights = Literal["balanced", "none"]
+Loss = Literal["cross-entropy", "focal"]
+Sampling = Literal["shuffled", "balanced"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,9 @@ class TrainSettings:
     """How a trial learns. `patience` is in epochs, `warmup` a share of all steps.
 
     `early_stop` by `patience` epochs without a better validation AUROC; 0 never stops early.
+    `focal_gamma` counts for the focal loss only. `sampling` is what an epoch shows: `shuffled` every image
+    once, `balanced` as many images, of every class equally often. Balanced sampling goes with
+    `class_weights="none"` only: both together would count rare classes twice.
     """
 
     epochs: int = 10
@@ -43,6 +49,9 @@ class TrainSettings:
     clip_norm: float = 5.0
     label_smoothing: float = 0.0
     class_weights: ClassWeights = "balanced"
+    loss: Loss = "cross-entropy"
+    focal_gamma: float = 2.0
+    sampling: Sampling = "shuffled"
     precision: Precision = "auto"
     threads: int = 1
     augmentation: Augmentation = Augmentation()
@@ -58,10 +67,16 @@ class TrainSettings:
             "clip_norm": self.clip_norm > 0,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "threads": self.threads >= 1,
+            "focal_gamma": 0 <= self.focal_gamma < math.inf,
         }
         for name, ok in checks.items():
             if not ok:
                 raise ValueError(f"{name} = {getattr(self, name)} is out of range")
+        if self.sampling == "balanced" and self.class_weights == "balanced":
+            raise ValueError(
+                "sampling and class_weights are both 'balanced', which counts rare classes twice: "
+                "use class_weights 'none' with it, or sampling 'shuffled'"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +85,8 @@ class SearchSettings:
 
     `cuts` is `stages`, `all`, or names; `weights` is `imagenet`, `none` or a file; `normalise` is `auto`
     (what the weights are used to), a convention's name, or numbers MEAN/STD for pixel values in 0..1.
+    `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
+    at most one of them is set.
     """
 
     backbone: str
@@ -86,6 +103,7 @@ class SearchSettings:
     test_fraction: float = 0.15
     split_seed: int = 0
     limit_train: int | None = None
+    train_fraction: float | None = None
     pool: Pool = "avg"
     dropout: float = 0.1
     train: TrainSettings = TrainSettings()
@@ -95,6 +113,14 @@ class SearchSettings:
     max_latency_s: float | None = None
     max_params: int | None = None
     max_macs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.train_fraction is None:
+            return
+        if not 0 < self.train_fraction <= 1:
+            raise ValueError(f"train_fraction = {self.train_fraction}; allowed are shares above 0 and up to 1")
+        if self.limit_train is not None:
+            raise ValueError("limit_train and train_fraction both say how much to train on: give one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 
 from ttl_deploy import plugins
 from ttl_deploy.data.cache import PixelCache, open_cache
-from ttl_deploy.data.manifest import limit_train, prepare
+from ttl_deploy.data.manifest import limit_train, prepare, share_train
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
 from ttl_deploy.errors import DataError, TtlDeployError
 from ttl_deploy.evidence.choice import choose
@@ -144,6 +144,8 @@ def _read_data(study: _Study) -> Manifest:
     )
     if settings.limit_train is not None:
         found = limit_train(found, settings.limit_train, seed=settings.split_seed)
+    if settings.train_fraction is not None:
+        found = share_train(found, settings.train_fraction, seed=settings.split_seed)
     _check_learnable(found)
     if (run.data / "manifest.csv").exists():
         old, new = fingerprint(load_manifest(run.data)), fingerprint(found)

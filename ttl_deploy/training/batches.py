@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ttl_deploy.records.models import InputConvention
-from ttl_deploy.records.trials import Augmentation
+from ttl_deploy.records.trials import Augmentation, Sampling
 
 Plan = tuple[NDArray[np.int64], ...]
 """An epoch's mini-batches, as positions."""
@@ -43,8 +43,39 @@ def shuffled(count: int, *, batch_size: int, seed: int, epoch: int) -> Plan:
 
     A last batch of one image is left out, because BatchNorm cannot learn from it.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(count).astype(np.int64)
-    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return _learnable(np.random.default_rng((seed, epoch)).permutation(count).astype(np.int64), batch_size)
+
+
+def balanced(labels: NDArray[np.int64], *, batch_size: int, seed: int, epoch: int) -> Plan:
+    """Return an epoch's batches of `len(labels)` positions that hold every class equally often, give or take one.
+
+    Of a class with more images than its share, some stay out of this epoch; of one with fewer, all are
+    repeated as evenly as possible. Order and draws are fixed by seed and epoch. A last batch of one image
+    is left out, as in `shuffled`.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    present = rng.permutation(np.unique(labels))  # in an order of chance, so that no class always gets the odd image
+    shares = np.full(len(present), len(labels) // len(present))
+    shares[: len(labels) % len(present)] += 1
+    drawn = [_draw(np.flatnonzero(labels == label), share, rng) for label, share in zip(present, shares, strict=True)]
+    return _learnable(rng.permutation(np.concatenate(drawn)).astype(np.int64), batch_size)
+
+
+def plan_epoch(labels: NDArray[np.int64], *, sampling: Sampling, batch_size: int, seed: int, epoch: int) -> Plan:
+    """Return an epoch's training batches over images with these labels, `shuffled` or `balanced`."""
+    if sampling == "balanced":
+        return balanced(labels, batch_size=batch_size, seed=seed, epoch=epoch)
+    return shuffled(len(labels), batch_size=batch_size, seed=seed, epoch=epoch)
+
+
+def _draw(positions: NDArray[np.int64], share: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `share` of the positions; none a second time before all were drawn once."""
+    rounds = -(-share // len(positions))
+    return np.concatenate([rng.permutation(positions) for _ in range(max(rounds, 1))])[:share]
+
+
+def _learnable(order: NDArray[np.int64], batch_size: int) -> Plan:
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return tuple(batch for batch in batches if len(batch) > 1)
 
 

@@ -88,7 +88,7 @@ class _Training:
         self.learning = Learning(self.model, self.phases[0])
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         balance = losses.class_weights(train.labels, classes=trial.model.classes, kind=self.settings.class_weights)
-        self.loss = losses.cross_entropy(balance, label_smoothing=self.settings.label_smoothing).to(device)
+        self.loss = losses.training_loss(balance, settings=self.settings).to(device)
         self.state = _State(history=[])
 
     def resume(self) -> None:
@@ -171,7 +171,10 @@ class _Training:
         self.save()
 
     def _learn(self, epoch: int, report: Callable[[Progress], None], wait: Wait) -> float:
-        plan = batches.shuffled(len(self.train), batch_size=self.settings.batch_size, seed=self.trial.seed, epoch=epoch)
+        sampling, size = self.settings.sampling, self.settings.batch_size
+        plan = batches.plan_epoch(
+            self.train.labels, sampling=sampling, batch_size=size, seed=self.trial.seed, epoch=epoch
+        )
         if self.learning.phase.regroup is not None:
             self._measure_gradients(epoch, plan)
         train_mode(self.model)
