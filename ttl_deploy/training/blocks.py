@@ -13,7 +13,8 @@ The rule, applied to the whole network so that all its cuts have the same blocks
 5. If that makes more blocks than `MOST_BLOCKS`, neighbours of the same resolution are joined. A network
    with fewer than three resolutions, such as a Vision Transformer, keeps a block for each of its layers.
 
-For ResNet-50, DenseNet-121 and VGG-19 these are the blocks of BioTune's source (Davila et al.).
+For ResNet-50, DenseNet-121 and VGG-19 these are the blocks in the source code of BioTune, by the
+group of Davila et al. (papers' section 3.2).
 """
 
 from collections import Counter

@@ -1,8 +1,10 @@
 """Gradual unfreezing: block by block from the top down, or from the bottom up (G-LF, G-FL in Davila et al. 2024).
 
-Known of the source is that all blocks but the head are frozen at first, and that one more is unfrozen at
-each stage. The rest is a third party's re-implementation: each stage takes `epochs // stages` epochs, at
-least one, with the same rate and a new optimiser, and early stopping ends the stage.
+The paper's own details are not known: going block by block is inferred, and that each stage takes
+`epochs // stages` epochs, at least one, with the same rate, a new optimiser and early stopping of its own, is
+a third party's re-implementation (papers' section 3.3). That the last stage takes the epochs left over, that
+several blocks are freed at once where there are more blocks than epochs, and that warm-up and cosine begin
+anew in each stage is our choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,9 +66,10 @@ class LastToFirst(_Gradual):
 class FirstToLast(_Gradual):
     """The lowest block first, then one more at each stage, from the bottom up; the head learns in all of them.
 
-    As in the source, where the head is never frozen: behind a random head that stays as it is, the
-    bottom would learn to please noise. The blocks in between are frozen, with their statistics, until
-    it is their turn.
+    What was found of the source says only "the same from the bottom up", beginning with all blocks frozen but
+    the head; so the head does not wait for its turn at the end. Behind a random head that stays as it is, the
+    bottom would learn to please noise. The blocks in between are frozen, with their statistics, until it is
+    their turn.
     """
 
     def steps(self, body: Sequence[tuple[str, ...]], head: tuple[str, ...], epochs: int) -> list[tuple[str, ...]]:
