@@ -13,6 +13,7 @@ from ttl_deploy.models.places import find_places
 from ttl_deploy.records.models import Cut
 
 SIDE = {"inception_v3": 96, "maxvit_t": 224, "vit_h_14": 56}
+SIDE |= {name: 224 for name in backbone_names() if name.startswith("cbr:")}
 # How many cuts, besides `full`, a network has where every residual block, or every convolution
 # outside of one, ends in one.
 DEPTHS = {
