@@ -46,6 +46,9 @@ def run(
     test_fraction: Annotated[float | None, typer.Option(help="Share of patients for the test [0.15].")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of splits that are made here [0].")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on at most this many images.")] = None,
+    train_fraction: Annotated[
+        float | None, typer.Option(help="Train on this share of the training patients, e.g. 0.1.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every training [10].")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step [32].")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of AdamW [5e-4].")] = None,
@@ -56,7 +59,17 @@ def run(
     ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient [5].")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing [0].")] = None,
-    class_weights: Annotated[str | None, typer.Option(help="balanced or none [balanced].")] = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="balanced or none [balanced; none with --sampling balanced].")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="cross-entropy or focal [cross-entropy].")] = None,
+    focal_gamma: Annotated[
+        float | None, typer.Option(help="How much focal weighs down what is already right [2].")
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        typer.Option(help="shuffled (each image once per epoch) or balanced (classes equally often) [shuffled]."),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16 [auto].")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of each training [1].")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror at random [flip].")] = None,
