@@ -88,7 +88,13 @@ def describe_epoch(task: Any, progress: Any) -> str:
     record = progress.finished
     score = "undefined" if record.val_auroc is None else f"{record.val_auroc:.3f}"
     epochs = task.trial.train.epochs
-    return f"{task.trial.key}: epoch {record.epoch}/{epochs}, loss {record.train_loss:.3f}, validation AUROC {score}"
+    loss = f"loss {record.train_loss:.3f}, validation AUROC {score}"
+    return f"{task.trial.key}: epoch {record.epoch}/{epochs}, {loss}{describe_wait(record)}"
+
+
+def describe_wait(record: Any) -> str:
+    """Render how long an epoch waited for its images, if that is worth a word: above 5 %."""
+    return f", waited for images {record.data_wait_share:.0%} of the time" if record.data_wait_share > 0.05 else ""
 
 
 def describe_end(task: Any, outcome: Any) -> str:
@@ -166,7 +172,8 @@ class LiveReporter:
         if key not in self._trials:
             self._trials[key] = self._bars.add_task(f"  {key}", total=task.trial.train.epochs, note="")
         score = progress.finished.val_auroc if progress.finished else None
-        note = {} if score is None else {"note": f"epoch {progress.epoch}: AUROC {score:.3f}"}
+        wait = describe_wait(progress.finished) if progress.finished else ""
+        note = {} if score is None else {"note": f"epoch {progress.epoch}: AUROC {score:.3f}{wait}"}
         completed = progress.epoch if progress.finished else progress.epoch - 1 + progress.done / progress.total
         self._bars.update(self._trials[key], completed=completed, **note)
         self._refresh()

@@ -71,6 +71,15 @@ def run(
         typer.Option(help="shuffled (each image once per epoch) or balanced (classes equally often) [shuffled]."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16 [auto].")] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=0.999999, help="Score and keep an average over about 1/(1-EMA) steps, e.g. 0.99; 0 is off [0]."
+        ),
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the model for training [no-compile].")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of each training [1].")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror at random [flip].")] = None,
     rotate_deg: Annotated[float | None, typer.Option(help="Largest random rotation [7].")] = None,

@@ -55,6 +55,8 @@ class TrainSettings:
     precision: Precision = "auto"
     threads: int = 1
     augmentation: Augmentation = Augmentation()
+    ema: float = 0.0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         checks = {

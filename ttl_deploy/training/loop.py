@@ -4,13 +4,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ttl_deploy.errors import UsageError
 from ttl_deploy.evidence import metrics
@@ -18,25 +19,18 @@ from ttl_deploy.files import make_folder, publish_text, sha256_file
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.models.input_conventions import Feeding
 from ttl_deploy.records import codec
-from ttl_deploy.records.trials import EpochRecord, FailureKind, Precision, Trial, TrialResult
-from ttl_deploy.training import batches, checkpoints, devices, evaluation, losses
+from ttl_deploy.records.trials import EpochRecord, Precision, Trial, TrialResult
+from ttl_deploy.training import batches, checkpoints, devices, ema, evaluation, losses, recovery
 from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
 from ttl_deploy.training.freezing import train_mode
 from ttl_deploy.training.gradient_norms import GRADIENT_BATCHES, relative_gradient_norms
 from ttl_deploy.training.learning import Learning
+from ttl_deploy.training.recovery import TrialError as TrialError  # for those who call run_trial
+from ttl_deploy.training.steps import GuardedSteps, NotFiniteError
 from ttl_deploy.training.strategies import find_strategy
 
 WEIGHTS = "best.safetensors"
 RESULT = "result.json"
-
-
-class TrialError(Exception):
-    """A trial cannot go on; the search records it as a `TrialFailure` of this kind and goes on without it."""
-
-    def __init__(self, kind: FailureKind, reason: str) -> None:
-        super().__init__(kind, reason)
-        self.kind = kind
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,7 @@ class _State:
     phase_began: int = 0  # after so many epochs
     phase_best_epoch: int = 0
     phase_best_rank: tuple[float, float] = (-math.inf, -math.inf)
+    setbacks: recovery.Setbacks = field(default_factory=recovery.Setbacks)
 
     @property
     def epoch(self) -> int:
@@ -86,9 +81,19 @@ class _Training:
         self.model = devices.place(model, device)
         self.phases = strategy.phases(self.model, trial.model, self.settings)
         self.learning = Learning(self.model, self.phases[0])
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        self.trained = torch.compile(self.model) if self.settings.compile else self.model
+        self.average = ema.average(self.model, self.settings.ema)
+        self.scored = self.average.module if self.average else self.model
         balance = losses.class_weights(train.labels, classes=trial.model.classes, kind=self.settings.class_weights)
         self.loss = losses.training_loss(balance, settings=self.settings).to(device)
+        self.steps = GuardedSteps(
+            self.model,
+            self._loss_of,
+            class_weights=balance,
+            precision=self.precision,
+            device=device,
+            clip_norm=self.settings.clip_norm,
+        )
         self.state = _State(history=[])
 
     def resume(self) -> None:
@@ -96,30 +101,38 @@ class _Training:
         saved = checkpoints.load(self.folder)
         if saved is None:
             return
-        self.model.load_state_dict(saved["model"])
-        self.scaler.load_state_dict(saved["scaler"])
         history = [codec.from_builtins(EpochRecord, epoch) for epoch in saved["history"]]
         ranks = {name: tuple(saved["state"][name]) for name in ("best_rank", "phase_best_rank")}
-        self.state = _State(history, **{**saved["state"], **ranks})
+        setbacks = recovery.Setbacks(**saved["state"]["setbacks"])
+        self.state = _State(history, **{**saved["state"], **ranks, "setbacks": setbacks})
         if not self.finished:
             self.learning = Learning(self.model, self.phases[self.state.phase])
-            self.learning.load(saved["optimiser"])
+        self._take_up(saved["tensors"])
 
     def save(self) -> None:
         """Publish the state after an epoch: checkpoint first, then the log for readers."""
         state = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.state).items()}
         history = [msgspec.to_builtins(epoch) for epoch in state.pop("history")]
-        checkpoints.save(
-            self.folder,
-            {
-                "model": self.model.state_dict(),
-                "optimiser": self.learning.state(),
-                "scaler": self.scaler.state_dict(),
-                "history": history,
-                "state": state,
-            },
-        )
+        checkpoints.save(self.folder, {"tensors": self._tensors(), "history": history, "state": state})
         publish_text(self.folder / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history))
+
+    def _tensors(self) -> dict[str, Any]:
+        """Return all that a step changes, the tensors themselves."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimiser": self.learning.state(),
+            "scaler": self.steps.scaler.state_dict(),
+        }
+
+    def _take_up(self, tensors: dict[str, Any]) -> None:
+        """Go back to what `_tensors` returned."""
+        self.model.load_state_dict(tensors["model"])
+        if self.average:
+            self.average.load_state_dict(tensors["average"])
+        self.steps.scaler.load_state_dict(tensors["scaler"])
+        if not self.finished:
+            self.learning.load(tensors["optimiser"])
 
     @property
     def finished(self) -> bool:
@@ -143,11 +156,7 @@ class _Training:
         """Train one epoch, score it on validation, keep the weights if they are the best so far."""
         started = time.perf_counter()
         epoch = self.state.epoch + 1
-        devices.seed_epoch(self.trial.seed, epoch)
-        wait = Wait()
-        train_loss = self._learn(epoch, report, wait)
-        learned_s = time.perf_counter() - started
-        val_loss, val_auroc = self._validate()
+        train_loss, val_loss, val_auroc, waited = self._attempt_until_good(epoch, report)
         seconds = time.perf_counter() - started
         record = EpochRecord(
             epoch=epoch,
@@ -157,7 +166,7 @@ class _Training:
             lr=self.learning.optimiser.param_groups[0]["lr"],
             phase=self.learning.phase.name,
             seconds=seconds,
-            data_wait_share=wait.seconds / learned_s,
+            data_wait_share=waited,
         )
         self.state.history.append(record)
         self.state.seconds += seconds
@@ -166,9 +175,46 @@ class _Training:
             self.state.phase_best_rank, self.state.phase_best_epoch = rank, epoch
         if rank > self.state.best_rank:
             self.state.best_rank, self.state.best_epoch = rank, epoch
-            weights.save_weights(self.model, self.folder / WEIGHTS, convention=self.trial.input)
+            weights.save_weights(self.scored, self.folder / WEIGHTS, convention=self.trial.input)
         self._end_phase_if_over()
         self.save()
+
+    def _attempt_until_good(
+        self, epoch: int, report: Callable[[Progress], None]
+    ) -> tuple[float, float, float | None, float]:
+        """Learn and validate an epoch; after a setback begin it anew, with lower rates or fewer images at once.
+
+        Returns training loss, validation loss and AUROC, and the share of the learning spent waiting for images.
+        """
+        beginning = recovery.copy_of(self._tensors())
+        while True:
+            devices.seed_epoch(self.trial.seed, epoch)
+            started, wait = time.perf_counter(), Wait()
+            try:
+                train_loss = self._learn(epoch, report, wait)
+            except NotFiniteError as error:
+                self._reduce_rates(f"{error} in epoch {epoch}")
+            except torch.OutOfMemoryError:
+                self.state.setbacks = recovery.halve_batch(
+                    self.state.setbacks, self._images_at_once, trial=self.trial, device=self.device
+                )
+            else:
+                waited = wait.seconds / (time.perf_counter() - started)
+                val_loss, val_auroc = self._validate()
+                if math.isfinite(val_loss):
+                    return train_loss, val_loss, val_auroc, waited
+                rate = self.learning.optimiser.param_groups[0]["lr"]
+                self._reduce_rates(f"the validation loss became {val_loss} after epoch {epoch} at a rate of {rate:.3g}")
+            self._take_up(recovery.copy_of(beginning))
+
+    def _reduce_rates(self, seen: str) -> None:
+        self.state.setbacks = recovery.halve_rates(
+            self.state.setbacks, seen, trial=self.trial, precision=self.precision
+        )
+
+    @property
+    def _images_at_once(self) -> int:
+        return self.state.setbacks.micro_batch or min(self.settings.batch_size, len(self.train))
 
     def _learn(self, epoch: int, report: Callable[[Progress], None], wait: Wait) -> float:
         sampling, size = self.settings.sampling, self.settings.batch_size
@@ -178,17 +224,19 @@ class _Training:
         if self.learning.phase.regroup is not None:
             self._measure_gradients(epoch, plan)
         train_mode(self.model)
+        self.steps.begin_epoch()
         total = torch.zeros((), device=self.device)
         done = epoch - 1 - self.state.phase_began
         for number, (images, labels) in enumerate(self._batches(epoch, plan, wait)):
             share = (done + number / len(plan)) / self.learning.phase.epochs
             self.learning.set_rate(share, warmup=self.settings.warmup)
-            total += self._step(images, labels)
+            self.state.setbacks.lower_rates(self.learning.optimiser)
+            total += self.steps.take(self.learning, images, labels, micro_batch=self._images_at_once)
+            if self.average:
+                self.average.update_parameters(self.model)
             report(Progress(epoch, number + 1, len(plan)))
-        mean = float(total) / len(plan)
-        if not math.isfinite(mean):
-            raise TrialError("numerical", f"the training loss became {mean} in epoch {epoch}: lower --lr")
-        return mean
+        self.steps.look()
+        return float(total) / len(plan)
 
     def _batches(self, epoch: int, plan: Plan, wait: Wait | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield an epoch's augmented, normalised images `(N, C, S, S)` and their labels."""
@@ -198,37 +246,25 @@ class _Training:
             yield batches.normalise(changed, self.trial.input), labels
 
     def _measure_gradients(self, epoch: int, plan: Plan) -> None:
-        """Choose the epoch's rates from the gradients on its first mini-batches, in evaluation mode and fp32."""
+        """Choose the epoch's rates from the gradients on its first mini-batches, in evaluation mode and fp32.
+
+        Where a whole mini-batch does not fit into memory, its first images stand for it.
+        """
         self.model.eval()
         names = {name for group in self.learning.phase.groups for name in group.names}
-        losses = (
-            partial(self._loss_of, images, labels) for images, labels in self._batches(epoch, plan[:GRADIENT_BATCHES])
-        )
+        measured = tuple(batch[: self._images_at_once] for batch in plan[:GRADIENT_BATCHES])
+        losses = (partial(self._loss_of, images, labels) for images, labels in self._batches(epoch, measured))
         self.learning.regroup_by_gradients(relative_gradient_norms(self.model, names, losses))
 
     def _loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss: Tensor = self.loss(self.model(images).float(), labels)
+        loss: Tensor = self.loss(self.trained(images).float(), labels)
         return loss
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        with devices.autocast(self.precision, self.device):
-            loss = self._loss_of(images, labels)
-        optimiser = self.learning.optimiser
-        optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(self.learning.add_penalty(loss)).backward()  # type: ignore[no-untyped-call] # torch's own
-        self.scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.scaler.step(optimiser)
-        self.scaler.update()
-        return loss.detach()
-
     def _validate(self) -> tuple[float, float | None]:
-        logits = evaluation.predict(self.model, self.val, convention=self.trial.input, device=self.device)
+        logits = evaluation.predict(self.scored, self.val, convention=self.trial.input, device=self.device)
         loss = evaluation.mean_loss(logits, self.val.labels)
         if not math.isfinite(loss):
-            raise TrialError(
-                "numerical", f"the validation loss became {loss} in epoch {self.state.epoch + 1}: lower --lr"
-            )
+            return loss, None
         predicted = evaluation.probabilities(logits)
         return loss, metrics.evaluate("auroc", predicted, self.val.labels).value
 
@@ -292,7 +328,8 @@ def run_trial(
             result = training.conclude()
         except torch.OutOfMemoryError as error:
             raise TrialError(
-                "memory", f"out of memory on {device}: lower --batch-size ({trial.train.batch_size})"
+                "memory",
+                f"out of memory on {device} outside of a training step: take a smaller --image-size or fewer --workers",
             ) from error
     codec.save(folder / RESULT, result)
     checkpoints.remove(folder)
