@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,19 @@ TABLE = {
         [38_720, 221_440, 2_065_408, 8_259_584, 9_439_232, 123_642_856],
     ),
 }
+
+OWN = """
+from collections import OrderedDict
+from torch import nn
+
+def block():
+    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+
+def build():
+    parts = OrderedDict(stem=nn.Conv2d(3, 4, 3), low=block(), norm=nn.BatchNorm2d(4), high=block())
+    end = OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(4, 2))
+    return nn.Sequential(OrderedDict(wrapper=nn.Sequential(OrderedDict(encoder=nn.Sequential(parts))), **end))
+"""
 
 
 @lru_cache(maxsize=2)
@@ -115,3 +129,13 @@ def test_a_transformer_of_one_resolution_has_a_block_for_each_layer() -> None:
     assert sorted(first) == ["class_token", "conv_proj.bias", "conv_proj.weight", "encoder.pos_embedding"]
     assert layers == [[f"encoder.layers.encoder_layer_{number}"] for number in range(12)]
     assert sorted(last) == ["encoder.ln.bias", "encoder.ln.weight", "heads.head.bias", "heads.head.weight"]
+
+
+def test_wrappers_are_opened_and_a_norm_between_blocks_belongs_to_the_upper_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wrapped_network.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    inner = [["stem"], ["low"], ["norm", "high"]]
+    expected = [[f"wrapper.encoder.{part}" for part in parts] for parts in inner]
+    assert modules_of("wrapped_network:build", depth=3) == [*expected, ["fc.weight", "fc.bias"]]
