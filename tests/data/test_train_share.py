@@ -63,6 +63,20 @@ def test_the_smallest_fraction_still_has_a_patient_of_every_class():
     assert sorted(kept.values()) == [[0], [1], [2]]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_patient_with_two_classes_counts_for_the_rarer_one(seed):
+    kept = training_patients(share_train(cohort([(1,)] * 90 + [(0, 1)] * 10), 0.2, seed))
+    assert sorted(kept.values()) == [[0, 1]] * 2 + [[1]] * 18
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_class_that_stands_beside_other_classes_only_is_not_lost(seed):
+    held = [labels for label in (0, 1, 2) for labels in [(label, 3), (label,), (label,)]]
+    kept = training_patients(share_train(cohort(held), 0.01, seed))
+    assert set().union(*kept.values()) == {0, 1, 2, 3}
+    assert len(kept) <= 4
+
+
 @given(
     st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple), min_size=2, max_size=40),
     st.floats(0.01, 0.99),
