@@ -63,7 +63,8 @@ def focal(
     """
     classes = logits.shape[1]
     weights = logits.new_ones(classes) if weights is None else weights
-    wanted = functional.one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
+    right = labels.unsqueeze(1) == torch.arange(classes, device=labels.device)
+    wanted = right.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / classes
     log_likely = functional.log_softmax(logits, dim=1)
     # For gamma below 1 the slope of 0^gamma is infinite; the floor keeps it finite for images that are certain.
     doubt = -torch.expm1(log_likely)
