@@ -91,7 +91,12 @@ def run(
         str | None, typer.Option(help="avg, max, avgmax, gem or flatten before the classifier [avg].")
     ] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout before the classifier [0.1].")] = None,
-    strategy: Annotated[str | None, typer.Option(help="How a model learns [full].")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="How a model learns: full, linear-probe, lp-ft, lwft?freeze=CUT, …: see docs/strategies.md [full]."
+        ),
+    ] = None,
     policy: Annotated[str | None, typer.Option(help="Which trials are made [exhaustive].")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0,1,2 [0].")] = None,
     profile_target: Annotated[str | None, typer.Option(help="Where latency is measured [onnxruntime-cpu].")] = None,

@@ -69,6 +69,7 @@ class TrainSettings:
             "clip_norm": self.clip_norm > 0,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "threads": self.threads >= 1,
+            "ema": 0 <= self.ema < 1,
             "focal_gamma": 0 <= self.focal_gamma < math.inf,
         }
         for name, ok in checks.items():
