@@ -37,7 +37,8 @@ class TrainSettings:
     `early_stop` by `patience` epochs without a better validation AUROC; 0 never stops early.
     `focal_gamma` counts for the focal loss only. `sampling` is what an epoch shows: `shuffled` every image
     once, `balanced` as many images, of every class equally often. Balanced sampling goes with
-    `class_weights="none"` only: both together would count rare classes twice.
+    `class_weights="none"` only: both together would count rare classes twice. `ema` is how much of the
+    averaged weights stays at each step, 0 for none; `compile` lets torch compile the model for training.
     """
 
     epochs: int = 10
