@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ttl_deploy.errors import UnknownNameError
 from ttl_deploy.models.backbones import backbone_names
 from ttl_deploy.models.cuts import list_cuts
-from ttl_deploy.models.truncation import build
+from ttl_deploy.models.truncation import build, tap
 from ttl_deploy.records.models import ModelSpec
 
 HUGE = ("regnet_y_128gf", "vit_h_14")  # gigabytes of weights
@@ -126,3 +126,33 @@ def test_a_truncated_model_can_be_copied_and_exported() -> None:
         expected = model(images(""))
         assert torch.equal(copied(images("")), expected)
         assert torch.allclose(exported.module()(images("")), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "densenet121", "mobilenet_v2", "resnet18", "squeezenet1_1", "swin_t"])
+@pytest.mark.parametrize("training", [False, True])
+def test_taps_return_what_the_trunk_of_every_cut_returns(backbone: str, training: bool) -> None:
+    cuts = [cut.name for cut in list_cuts(backbone, image_size=64, classes=2)]
+    chosen = [*cuts[:: max(1, len(cuts) // 3)], "full"]
+    torch.manual_seed(0)
+    whole = build(spec(backbone, "full"))
+    for cut, features in zip(
+        chosen, run(tap(whole.trunk, spec(backbone, "full"), chosen), backbone, training), strict=True
+    ):
+        alone = build(spec(backbone, cut)).trunk
+        alone.load_state_dict(
+            {name: value for name, value in whole.trunk.state_dict().items() if name in alone.state_dict()}
+        )
+        assert torch.equal(features, run(alone, backbone, training))
+
+
+def run(module: nn.Module, backbone: str, training: bool) -> Tensor:
+    """Run under one seed, and leave no trace in the statistics of BatchNorm."""
+    torch.manual_seed(7)
+    return copy.deepcopy(module).train(training)(images(backbone))
+
+
+def test_taps_share_the_trunks_parameters() -> None:
+    model = build(spec("resnet18", "layer3.1"))
+    taps = tap(model.trunk, spec("resnet18", "layer3.1"), ["layer1.1", "layer3.1"])
+    shared = {id(parameter) for parameter in model.trunk.parameters()}
+    assert {id(parameter) for parameter in taps.parameters()} == shared

@@ -1,6 +1,7 @@
 """Build a truncated model from its description: the trunk up to the cut, and a head."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -8,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones import build_backbone
-from ttl_deploy.models.graph.measured import extract_graph, extract_rest
+from ttl_deploy.models.graph.measured import extract_graph, extract_outputs, extract_rest
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
 from ttl_deploy.records.models import FULL, ModelSpec
@@ -68,6 +69,15 @@ def find_place(spec: ModelSpec) -> Place:
     if spec.cut not in places:
         raise UnknownNameError("cut", spec.cut, places)
     return places[spec.cut]
+
+
+def tap(trunk: fx.GraphModule, spec: ModelSpec, cuts: Sequence[str]) -> fx.GraphModule:
+    """Return a module over the trunk's own layers that returns a tuple of the features at these cuts, in their order.
+
+    None of them may lie behind `spec`'s cut, whose trunk it is. Raises `UnknownNameError`.
+    """
+    places = [find_place(replace(spec, cut=cut)) for cut in cuts]
+    return fx.GraphModule(trunk, extract_outputs(places[0].measured, [place.node for place in places]), "Taps")
 
 
 def trunk_parameter_names(spec: ModelSpec, cut: str) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """A backbone's graph with sizes: what one pass over it on the meta device measures, and how parts are copied."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -78,7 +78,34 @@ def collect_ancestors(node: fx.Node, known: Iterable[fx.Node] = ()) -> set[fx.No
 
 def extract_graph(symbolic: Symbolic, output: fx.Node) -> fx.Graph:
     """Copy the part of a graph that computes `output` from the image, and nothing else."""
-    return _copy_nodes(symbolic, collect_ancestors(output), into=fx.Graph(), copies={}, output=output)
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    _copy_nodes(symbolic, collect_ancestors(output), into=graph, copies=copies)
+    return _end_with(graph, copies[output])
+
+
+def extract_outputs(measured: Measured, outputs: Sequence[fx.Node]) -> fx.Graph:
+    """Copy the part of a graph that computes all of `outputs`, which it returns as a tuple in their order.
+
+    An output that later layers overwrite in place (ReLU) is copied before they do.
+    """
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    ancestors = set[fx.Node]().union(*map(collect_ancestors, outputs))
+    returned: dict[fx.Node, fx.Node] = {}
+    for node in measured.symbolic.graph.nodes:
+        if node not in ancestors:
+            continue
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+        if node in outputs:
+            shared = _shares_memory_later(measured, node)
+            returned[node] = graph.call_method("clone", (copies[node],)) if shared else copies[node]
+    return _end_with(graph, tuple(returned[output] for output in outputs))
+
+
+def _shares_memory_later(measured: Measured, node: fx.Node) -> bool:
+    later = list(measured.symbolic.graph.nodes)
+    later = later[later.index(node) + 1 :]
+    mine = measured.storages.get(node, frozenset())
+    return any(not mine.isdisjoint(measured.storages.get(other, frozenset())) for other in later)
 
 
 def extract_rest(symbolic: Symbolic, features: fx.Node) -> fx.Graph:
@@ -91,18 +118,20 @@ def extract_rest(symbolic: Symbolic, features: fx.Node) -> fx.Graph:
     after = collect_ancestors(result, known=collect_ancestors(features))
     graph = fx.Graph()
     copies = {features: graph.placeholder("features")}
-    return _copy_nodes(symbolic, after, into=graph, copies=copies, output=result)
+    _copy_nodes(symbolic, after, into=graph, copies=copies)
+    return _end_with(graph, copies[result])
 
 
-def _copy_nodes(
-    symbolic: Symbolic, nodes: set[fx.Node], *, into: fx.Graph, copies: dict[fx.Node, fx.Node], output: fx.Node
-) -> fx.Graph:
+def _copy_nodes(symbolic: Symbolic, nodes: set[fx.Node], *, into: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
     for node in symbolic.graph.nodes:
         if node in nodes:
             copies[node] = into.node_copy(node, copies.__getitem__)
-    into.output(copies[output])
-    into.lint()
-    return into
+
+
+def _end_with(graph: fx.Graph, returned: fx.Node | tuple[fx.Node, ...]) -> fx.Graph:
+    graph.output(returned)
+    graph.lint()
+    return graph
 
 
 class _Measure(fx.Interpreter):
