@@ -15,7 +15,7 @@ from ttl_deploy.models.backbones import build_backbone
 from ttl_deploy.models.cost.receptive_field import find_receptive_fields
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.graph.measured import Measured, measure_backbone
-from ttl_deploy.models.graph.tracing import Symbolic, trace_backbone
+from ttl_deploy.models.graph.tracing import Symbolic
 from ttl_deploy.models.places import find_places
 
 LARGEST_SIDE = 400
@@ -125,7 +125,7 @@ def test_the_field_of_every_cut_is_where_the_gradient_is(backbone: str) -> None:
 def compare_with_gradients(backbone: str, *, every: int) -> None:
     places = [place for place in find_places(backbone, 224)[:-1] if (place.receptive_field or 0) <= LARGEST_SIDE]
     chosen = {place.node: place.receptive_field for place in places[::-every]}
-    symbolic = trace_backbone(backbone, 224)
+    symbolic = places[0].measured.symbolic
     assert measure_by_gradient(symbolic, list(chosen), LARGEST_SIDE + 112) == chosen
 
 
@@ -287,13 +287,13 @@ def measure_by_change(backbone: str, size: int, wanted: Collection[fx.Node], row
         if isinstance(layer, nn.Sigmoid):
             model.set_submodule(path, _Ones())
     image = torch.randn(1, 3, size, size, dtype=torch.float64)
-    plain = _run_up_to(backbone, size, model, image, wanted)
+    plain = _run_up_to(model, image, wanted)
     changes: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
     for rows in torch.arange(size).split(16):
         changed = image.repeat(len(rows), 1, 1, 1)
         for number, row in enumerate(rows):
             changed[number, :, row] += 10 * torch.randn(3, size, dtype=torch.float64)
-        for node, value in _run_up_to(backbone, size, model, changed, wanted).items():
+        for node, value in _run_up_to(model, changed, wanted).items():
             others = [dim for dim in (1, 2, 3) if dim != rows_dim]
             # What Swin masks it multiplies by exp(-100), about 1e-44.
             changes[node].append((value - plain[node]).abs().amax(others) > 1e-12)
@@ -301,10 +301,8 @@ def measure_by_change(backbone: str, size: int, wanted: Collection[fx.Node], row
 
 
 @torch.no_grad()
-def _run_up_to(
-    backbone: str, size: int, model: nn.Module, image: Tensor, wanted: Collection[fx.Node]
-) -> dict[fx.Node, Tensor]:
-    run = _Run(model, trace_backbone(backbone, size).graph, wanted)
+def _run_up_to(model: nn.Module, image: Tensor, wanted: Collection[fx.Node]) -> dict[fx.Node, Tensor]:
+    run = _Run(model, next(iter(wanted)).graph, wanted)
     run.run(image)
     return run.kept
 
