@@ -132,7 +132,8 @@ class Trial:
     """One training: which model, how, from which seed. A pure function of this record and the data.
 
     `input` says how images are brought to the model, with one entry per channel that it takes, 1 or 3;
-    `weights_input` how they were brought to the network that the weights file is from.
+    `weights_input` how they were brought to the network that the weights file is from. `teacher` is the
+    key of the trial whose model this one learns from, where its strategy wants one.
     """
 
     model: ModelSpec
@@ -142,6 +143,7 @@ class Trial:
     strategy: str
     seed: int
     train: TrainSettings
+    teacher: str | None = None
 
     @property
     def key(self) -> str:
