@@ -4,12 +4,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from ttl_deploy.training.freezing import train_mode
 from ttl_deploy.training.gradient_norms import GRADIENT_BATCHES, relative_gradient_norms
 from ttl_deploy.training.learning import Learning
 from ttl_deploy.training.recovery import TrialError as TrialError  # for those who call run_trial
+from ttl_deploy.training.state import State
 from ttl_deploy.training.steps import GuardedSteps, NotFiniteError
 from ttl_deploy.training.strategies import find_strategy
 
@@ -41,25 +41,6 @@ class Progress:
     done: int
     total: int
     finished: EpochRecord | None = None
-
-
-@dataclass(slots=True)
-class _State:
-    """What a checkpoint holds besides the tensors."""
-
-    history: list[EpochRecord]
-    best_epoch: int = 0
-    best_rank: tuple[float, float] = (-math.inf, -math.inf)
-    seconds: float = 0.0
-    phase: int = 0
-    phase_began: int = 0  # after so many epochs
-    phase_best_epoch: int = 0
-    phase_best_rank: tuple[float, float] = (-math.inf, -math.inf)
-    setbacks: recovery.Setbacks = field(default_factory=recovery.Setbacks)
-
-    @property
-    def epoch(self) -> int:
-        return len(self.history)
 
 
 class _Training:
@@ -94,25 +75,21 @@ class _Training:
             device=device,
             clip_norm=self.settings.clip_norm,
         )
-        self.state = _State(history=[])
+        self.state = State()
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
         saved = checkpoints.load(self.folder)
         if saved is None:
             return
-        history = [codec.from_builtins(EpochRecord, epoch) for epoch in saved["history"]]
-        ranks = {name: tuple(saved["state"][name]) for name in ("best_rank", "phase_best_rank")}
-        setbacks = recovery.Setbacks(**saved["state"]["setbacks"])
-        self.state = _State(history, **{**saved["state"], **ranks, "setbacks": setbacks})
+        self.state = State.from_builtins(saved["history"], saved["state"])
         if not self.finished:
             self.learning = Learning(self.model, self.phases[self.state.phase])
         self._take_up(saved["tensors"])
 
     def save(self) -> None:
         """Publish the state after an epoch: checkpoint first, then the log for readers."""
-        state = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.state).items()}
-        history = [msgspec.to_builtins(epoch) for epoch in state.pop("history")]
+        history, state = self.state.to_builtins()
         checkpoints.save(self.folder, {"tensors": self._tensors(), "history": history, "state": state})
         publish_text(self.folder / "metrics.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in history))
 
@@ -141,16 +118,12 @@ class _Training:
 
     def _end_phase_if_over(self) -> None:
         """Go to the next phase after all epochs of this one, or `patience` without a better validation score."""
-        state, patience = self.state, self.settings.patience
-        phase = self.phases[state.phase]
-        waited = state.epoch - state.phase_best_epoch
-        if state.epoch - state.phase_began < phase.epochs and not (patience and waited >= patience):
+        epochs = self.phases[self.state.phase].epochs
+        if not self.state.phase_is_over(epochs=epochs, patience=self.settings.patience):
             return
-        state.phase += 1
-        state.phase_began = state.phase_best_epoch = state.epoch
-        state.phase_best_rank = (-math.inf, -math.inf)
+        self.state.begin_next_phase()
         if not self.finished:
-            self.learning = Learning(self.model, self.phases[state.phase])
+            self.learning = Learning(self.model, self.phases[self.state.phase])
 
     def run_epoch(self, report: Callable[[Progress], None]) -> None:
         """Train one epoch, score it on validation, keep the weights if they are the best so far."""
@@ -168,13 +141,7 @@ class _Training:
             seconds=seconds,
             data_wait_share=waited,
         )
-        self.state.history.append(record)
-        self.state.seconds += seconds
-        rank = (-math.inf if val_auroc is None else val_auroc, -val_loss)
-        if rank > self.state.phase_best_rank:
-            self.state.phase_best_rank, self.state.phase_best_epoch = rank, epoch
-        if rank > self.state.best_rank:
-            self.state.best_rank, self.state.best_epoch = rank, epoch
+        if self.state.add(record):
             weights.save_weights(self.scored, self.folder / WEIGHTS, convention=self.trial.input)
         self._end_phase_if_over()
         self.save()
