@@ -1,10 +1,11 @@
 """Build a truncated model from its description: the trunk up to the cut, and a head."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
+import torch
 from torch import Tensor, fx, nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
@@ -36,6 +37,32 @@ class TruncatedModel(nn.Module):
         return logits
 
 
+class MultiExitModel(nn.Module):
+    """A trunk with a head at several cuts: every truncated model of one backbone in a single network.
+
+    `trunk` keeps the backbone's own parameter names, up to the deepest exit; `heads` are in the order
+    of `exits`, shallow to deep.
+    """
+
+    def __init__(self, trunk: fx.GraphModule, heads: Mapping[str, nn.Module], *, channels: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleList(heads.values())
+        self.exits = tuple(heads)
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn normalised images `(N, C, H, W)` into the logits of all exits `(N, exits, classes)`."""
+        features = self.trunk(images)
+        return torch.stack([head(one) for head, one in zip(self.heads, features, strict=True)], dim=1)
+
+    def exit_state(self, cut: str, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the tensors, by these names, of the truncated model at one of the exits."""
+        head = f"heads.{self.exits.index(cut)}."
+        own = {name.replace(head, "head.", 1): value for name, value in self.state_dict().items()}
+        return {name: own[name] for name in names}
+
+
 def build(spec: ModelSpec) -> TruncatedModel:
     """Build the model that `spec` describes, in training mode, with random weights.
 
@@ -45,14 +72,38 @@ def build(spec: ModelSpec) -> TruncatedModel:
     place = find_place(spec)
     if spec.classes < 2:
         raise UsageError(f"a classifier needs at least 2 classes, not {spec.classes}")
+    backbone = _build_network(spec, place)
+    trunk = fx.GraphModule(backbone, extract_graph(place.measured.symbolic, place.node), class_name="Trunk")
+    return TruncatedModel(trunk, _build_head(backbone, place, spec), channels=place.measured.symbolic.channels)
+
+
+def build_exits(spec: ModelSpec) -> MultiExitModel:
+    """Build the network that `spec` describes with a head at each of its exits, the deepest of which is its cut.
+
+    Its trunk draws the weights that `build` would draw, and then each head. Raises `UnknownNameError`
+    for the backbone or a cut, `UsageError` where the cut is not the last exit.
+    """
+    if not spec.exits or spec.exits[-1] != spec.cut:
+        raise UsageError(f"the exits {', '.join(spec.exits) or '(none)'} must end with the cut {spec.cut}")
+    places = [find_place(replace(spec, cut=cut)) for cut in spec.exits]
+    backbone = _build_network(spec, places[-1])
+    graph = extract_outputs(places[-1].measured, [place.node for place in places])
+    trunk = fx.GraphModule(backbone, graph, class_name="Trunk")
+    heads = {place.name: _build_head(backbone, place, spec) for place in places}
+    return MultiExitModel(trunk, heads, channels=places[-1].measured.symbolic.channels)
+
+
+def _build_network(spec: ModelSpec, place: Place) -> nn.Module:
     backbone = build_backbone(spec.backbone, image_size=spec.image_size)
     for path, layer in place.measured.symbolic.added.items():
         backbone.set_submodule(path, copy.deepcopy(layer))
-    channels = place.measured.symbolic.channels
-    trunk = fx.GraphModule(backbone, extract_graph(place.measured.symbolic, place.node), class_name="Trunk")
-    if spec.cut == FULL:
-        return TruncatedModel(trunk, _build_own_head(backbone, place, spec.classes), channels=channels)
-    head = Head(
+    return backbone
+
+
+def _build_head(backbone: nn.Module, place: Place, spec: ModelSpec) -> nn.Module:
+    if place.name == FULL:
+        return _build_own_head(backbone, place, spec.classes)
+    return Head(
         place.features,
         spec.classes,
         pool=spec.pool,
@@ -60,7 +111,6 @@ def build(spec: ModelSpec) -> TruncatedModel:
         layout=place.layout,
         normalised=place.normalised,
     )
-    return TruncatedModel(trunk, head, channels=channels)
 
 
 def find_place(spec: ModelSpec) -> Place:

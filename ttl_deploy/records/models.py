@@ -36,7 +36,8 @@ IMAGENET_INPUT = InputConvention(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 
 class ModelSpec:
     """All that is needed to rebuild a model's structure; its weights live in a safetensors file.
 
-    `cut` is a cut's name, or `full`. `image_size` in pixels; inputs are RGB.
+    `cut` is a cut's name, or `full`. `image_size` in pixels; inputs are RGB. With `exits` it is one
+    network with a head at each of these cuts, shallow to deep, the last of which is `cut`.
     """
 
     backbone: str
@@ -45,6 +46,7 @@ class ModelSpec:
     image_size: int
     pool: Pool = "avg"
     dropout: float = 0.0
+    exits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
