@@ -109,7 +109,7 @@ def run(
     max_macs: Annotated[str | None, typer.Option(help="Train only cuts with at most this many MACs, e.g. 1G.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Trainings side by side [cores on a CPU, 1 on a GPU].")
+        int | None, typer.Option(min=1, help="Trainings side by side at most, as memory allows [cores; GPU: 4].")
     ] = None,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,

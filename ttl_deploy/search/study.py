@@ -23,9 +23,9 @@ from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.trials import Profile, SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
 from ttl_deploy.runs.ledger import Event
-from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import environment, findings
 from ttl_deploy.search.executors import Executor
+from ttl_deploy.search.executors.memory import default_workers, estimate_task, find_budget
 from ttl_deploy.search.feasibility import keep_feasible, refuse_by_size
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
@@ -79,15 +79,17 @@ def run_study(
 ) -> Found:
     """Search, or go on with the search that lies in `run`; returns the front with test scores, and the choice.
 
-    `workers` are trainings side by side: by default one per core on a CPU, one on a GPU. Raises
-    `TtlDeployError` for what the user must mend; everything done before is kept.
+    `workers` are trainings side by side, as far as their memory allows: by default one per core, on a GPU
+    at most `MOST_ON_GPU`. Raises `TtlDeployError` for what the user must mend; everything done before is kept.
     """
     place = pick_device(device)
+    workers = workers or default_workers(place)
+    budget = find_budget(place) if workers > 1 else None
     study = _Study(
         settings=settings,
         run=run,
         device=place,
-        executor=plugins.load("executors", "local")(workers or _default_workers(place)),
+        executor=plugins.load("executors", "local")(workers, memory_bytes=budget),
         reporter=reporter,
     )
     # Names are checked before the folder is touched; the number of classes is not known yet.
@@ -118,10 +120,6 @@ def run_study(
         known = _train(study, wanted, trials, cache, images=_image_counts(manifest))
         front = _confirm(study, trials, known, cache, command=command, images=_image_counts(manifest))
         return _conclude(study, front)
-
-
-def _default_workers(device: torch.device) -> int:
-    return usable_cores() if device.type == "cpu" else 1
 
 
 def _candidates(settings: SearchSettings, *, classes: int) -> tuple[Cut, ...]:
@@ -234,6 +232,7 @@ def _task(study: _Study, kind: Any, trial: Trial, cache: PixelCache, cost: float
         cache=str(cache.path),
         device=str(study.device),
         cost=cost,
+        memory_bytes=estimate_task(kind, trial, study.device),
     )
 
 

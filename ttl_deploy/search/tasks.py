@@ -26,7 +26,8 @@ Outcome = TrialResult | TrialFailure
 class Task:
     """What a worker needs to know; small, picklable, and all its data are on the disk.
 
-    `train` trains the trial; `test` predicts the test split with its best weights.
+    `train` trains the trial; `test` predicts the test split with its best weights. `memory_bytes` is what
+    it is expected to need of the device's memory.
     """
 
     kind: Literal["train", "test"]
@@ -35,6 +36,7 @@ class Task:
     cache: str
     device: str
     cost: float
+    memory_bytes: int = 0
 
 
 def failure(trial: Trial, error: TrialError) -> TrialFailure:

@@ -22,6 +22,7 @@ from ttl_deploy.files import make_folder
 from ttl_deploy.processes import die_with_parent
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.executors import Done
+from ttl_deploy.search.executors.memory import give_back_memory
 from ttl_deploy.search.tasks import Outcome, Task, execute, failure
 from ttl_deploy.training.devices import keep_freed_memory
 from ttl_deploy.training.loop import Progress, TrialError
@@ -42,20 +43,25 @@ class _Worker:
 class LocalExecutor:
     """Runs up to `workers` tasks side by side, each process taking one task after the other.
 
-    A process that crashes takes its own task with it, and is replaced.
+    A task starts only where the needs of all running ones, its own included, are within `memory_bytes`;
+    alone it always runs, and None is no limit. A process that crashes takes its own task with it, and is
+    replaced.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, *, memory_bytes: int | None = None) -> None:
+        self.workers, self.memory_bytes = workers, memory_bytes
         self._idle: list[_Worker] = []
 
     def run(self, tasks: Sequence[Task], *, report: Callable[[int, Progress], None]) -> Iterator[Done]:
-        """Start the tasks in order as places become free; yield outcomes as they come."""
+        """Start the tasks strictly in order, as places and memory become free; yield outcomes as they come.
+
+        No task overtakes another: a large one would otherwise wait as long as there are small ones.
+        """
         waiting = list(enumerate(tasks))
         running: list[_Worker] = []
         try:
             while waiting or running:
-                while waiting and len(running) < self.workers:
+                while waiting and self._admits(waiting[0][1], running):
                     running.append(self._assign(*waiting.pop(0)))
                 for worker in _ready(running):
                     done = self._receive(worker, report)
@@ -69,6 +75,16 @@ class LocalExecutor:
         """End the idle processes."""
         _stop(self._idle)
         self._idle = []
+
+    def _admits(self, task: Task, running: Sequence[_Worker]) -> bool:
+        """Tell whether a task may start beside those that run."""
+        if len(running) >= self.workers:
+            return False
+        needed = task.memory_bytes + sum(worker.task.memory_bytes for worker in running if worker.task)
+        if self.memory_bytes is None or needed <= self.memory_bytes:
+            return True
+        self.close()  # what idle processes hold, a context each on a GPU, is in nobody's estimate
+        return not running
 
     def _assign(self, position: int, task: Task) -> _Worker:
         make_folder(log_path(task).parent)
@@ -144,7 +160,9 @@ def _serve(channel: Connection, parent_pid: int) -> None:
         except EOFError:
             return
         _redirect_output(log_path(task))
-        channel.send(_outcome(task, channel))
+        outcome = _outcome(task, channel)
+        give_back_memory()
+        channel.send(outcome)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
