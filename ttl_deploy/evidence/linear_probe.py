@@ -1,0 +1,142 @@
+"""What a linear classifier reads from fixed features: ridge regression, its penalty found on the training images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ttl_deploy.errors import DataError
+from ttl_deploy.evidence import metrics
+
+Floats = NDArray[np.float64]
+FOLDS = 5
+STRENGTHS = tuple(10.0**exponent for exponent in range(-3, 5))
+"""Candidate penalties, relative to the number of images: features have a variance of one."""
+_LEAST_SPREAD = 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFit:
+    """A fitted probe: one column of scores per class, summing to one, which may leave 0..1.
+
+    Attributes:
+        held_out: scores of the held-out images `(m, C)`.
+        cross_validated: scores of the training images `(n, C)`, each from the other folds.
+        cv_auroc: macro AUROC of those; None where it is undefined.
+        strength: the penalty that gave the best of them, per image.
+    """
+
+    held_out: Floats
+    cross_validated: Floats
+    cv_auroc: float | None
+    strength: float
+
+
+def fit_probe(
+    features: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike,
+    held_out: ArrayLike,
+    *,
+    classes: int,
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> ProbeFit:
+    """Fit least squares to the classes' indicators, with a penalty on the weights, and classes in balance.
+
+    `features` `(n, D)`, `labels` `(n,)`, `groups` `(n,)` (patients: no group is in two folds) and `held_out`
+    `(m, D)`. The penalty is the one with the best macro AUROC over the folds. Leaving a fold out needs no
+    new fit: with H the matrix that maps targets to fitted values, the fold's residuals are
+    `(I - H_FF)^-1` times those of the whole fit (Hastie, Tibshirani & Friedman 2009, section 7.10, for one
+    row; the same holds for blocks). The features' mean and variance are those of all n images.
+
+    Raises `DataError` for features that are not finite.
+    """
+    given, truth = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    other = np.asarray(held_out, dtype=np.float64)
+    if not (np.isfinite(given).all() and np.isfinite(other).all()):
+        raise DataError("features hold values that are not finite, so nothing can be read from them")
+    ridge = _Ridge(given, truth, classes=classes)
+    parts = _divide_groups(np.asarray(groups), folds=folds, seed=seed)
+    best: tuple[float, float, Floats] | None = None
+    for strength in STRENGTHS:
+        scores = ridge.cross_validate(strength * len(truth), parts)
+        auroc = metrics.evaluate("auroc", scores, truth).value
+        rank = -np.inf if auroc is None else auroc
+        if best is None or rank > best[0]:
+            best = (rank, strength, scores)
+    assert best is not None
+    return ProbeFit(
+        held_out=ridge.predict(best[1] * len(truth), other),
+        cross_validated=best[2],
+        cv_auroc=None if best[0] == -np.inf else float(best[0]),
+        strength=best[1],
+    )
+
+
+class _Ridge:
+    """Weighted ridge regression on standardised features, for many penalties from one decomposition."""
+
+    def __init__(self, features: Floats, labels: NDArray[np.int64], *, classes: int) -> None:
+        counts = np.bincount(labels, minlength=classes)
+        weights = 1.0 / counts[labels]
+        self._weights = weights * (len(labels) / weights.sum())  # mean 1
+        self._mean = np.average(features, axis=0, weights=self._weights)
+        spread = np.sqrt(np.average((features - self._mean) ** 2, axis=0, weights=self._weights))
+        self._spread = np.where(spread > _LEAST_SPREAD, spread, np.inf)  # a constant feature says nothing
+        self._targets = np.eye(classes)[labels]
+        self._base = np.average(self._targets, axis=0, weights=self._weights)
+        self._root = np.sqrt(self._weights)[:, None]
+        scaled = self._standardise(features) * self._root
+        self._left, self._singular, self._right = _decompose(scaled)
+        self._wanted = (self._targets - self._base) * self._root
+
+    def _standardise(self, features: Floats) -> Floats:
+        standardised: Floats = (features - self._mean) / self._spread
+        return standardised
+
+    def predict(self, penalty: float, features: Floats) -> Floats:
+        """Return scores `(m, C)`."""
+        shrunk = self._singular / (self._singular**2 + penalty)
+        coefficients = self._right.T @ (shrunk[:, None] * (self._left.T @ self._wanted))
+        scores: Floats = self._standardise(features) @ coefficients + self._base
+        return scores
+
+    def cross_validate(self, penalty: float, parts: list[NDArray[np.intp]]) -> Floats:
+        """Return scores `(n, C)`, those of each part from a fit without it."""
+        shrunk = self._singular**2 / (self._singular**2 + penalty)
+        residuals = self._wanted - self._left @ (shrunk[:, None] * (self._left.T @ self._wanted))
+        scores = np.empty_like(self._targets)
+        for part in parts:
+            left = self._left[part]
+            own = np.eye(len(part)) - (left * shrunk) @ left.T
+            scores[part] = self._targets[part] - np.linalg.solve(own, residuals[part]) / self._root[part]
+        return scores
+
+
+def _decompose(matrix: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the thin singular value decomposition, by way of the smaller of the two Gram matrices.
+
+    Directions whose singular value is lost in rounding are left out.
+    """
+    is_tall = matrix.shape[0] >= matrix.shape[1]
+    gram = matrix.T @ matrix if is_tall else matrix @ matrix.T
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    singular, vectors = np.sqrt(values[kept]), vectors[:, kept]
+    if is_tall:
+        return (matrix @ vectors) / singular, singular, vectors.T
+    return vectors, singular, (matrix.T @ vectors / singular).T
+
+
+def _divide_groups(groups: NDArray[np.generic], *, folds: int, seed: int) -> list[NDArray[np.intp]]:
+    """Return the positions of each fold; groups stay whole, and the folds are as even as that allows."""
+    names, of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    load = np.zeros(min(folds, len(names)))
+    fold_of = np.empty(len(names), dtype=np.int64)
+    for group in order:
+        fold_of[group] = int(load.argmin())
+        load[fold_of[group]] += sizes[group]
+    return [np.flatnonzero(fold_of[of_image] == fold) for fold in range(len(load))]
