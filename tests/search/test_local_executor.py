@@ -1,0 +1,166 @@
+"""Which tasks the local executor runs side by side; stub workers in threads stand for its processes."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ttl_deploy.records.models import FULL, ModelSpec
+from ttl_deploy.records.trials import TrainSettings, Trial
+from ttl_deploy.search.executors import Done, local
+from ttl_deploy.search.executors.local import LocalExecutor
+from ttl_deploy.search.tasks import Task, failure
+from ttl_deploy.training.loop import TrialError
+
+
+class StubProcess:
+    """Stands for a worker process; its thread ends when the channel does."""
+
+    exitcode = 0
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def terminate(self) -> None:
+        self.ended = True
+
+    def kill(self) -> None:
+        self.ended = True
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
+
+
+def serve(channel: Connection) -> None:
+    """Answer every task at once."""
+    while True:
+        try:
+            task: Task = channel.recv()
+        except (EOFError, OSError):
+            return
+        channel.send(failure(task.trial, TrialError("error", "a stub")))
+
+
+class Watched(LocalExecutor):
+    """Keeps, for every start, the tasks that run from then on, and how many processes lie idle."""
+
+    def __init__(self, workers: int, *, memory_bytes: int | None = None) -> None:
+        super().__init__(workers, memory_bytes=memory_bytes)
+        self.starts: list[tuple[Task, ...]] = []
+        self.idle: list[int] = []
+        self._now: dict[int, Task] = {}
+
+    def _assign(self, position: int, task: Task) -> local._Worker:
+        self._now[position] = task
+        worker = super()._assign(position, task)
+        self.starts.append(tuple(self._now.values()))
+        self.idle.append(len(self._idle))
+        return worker
+
+    def _receive(self, worker: local._Worker, report: Any) -> Done | None:
+        self._now.pop(worker.position)
+        return super()._receive(worker, report)
+
+
+@pytest.fixture(autouse=True)
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[StubProcess]:
+    """The processes that the executor has started."""
+    started: list[StubProcess] = []
+
+    def start() -> local._Worker:
+        ours, theirs = Pipe()
+        threading.Thread(target=serve, args=(theirs,), daemon=True).start()
+        started.append(StubProcess())
+        return local._Worker(started[-1], ours)  # type: ignore[arg-type] # it has what the executor uses
+
+    monkeypatch.setattr(local, "_start", start)
+    return started
+
+
+def make_tasks(needs: Sequence[int], run: Path) -> list[Task]:
+    spec = ModelSpec(backbone="squeezenet1_1", cut=FULL, classes=2, image_size=64)
+    trials = [
+        Trial(model=spec, weights="none", strategy="full", seed=n, train=TrainSettings()) for n in range(len(needs))
+    ]
+    return [
+        Task(kind="train", trial=trial, run=str(run), cache="", device="cpu", cost=1.0, memory_bytes=need)
+        for trial, need in zip(trials, needs, strict=True)
+    ]
+
+
+def run_all(executor: LocalExecutor, tasks: Sequence[Task]) -> dict[int, str]:
+    """Run tasks; returns the key of the outcome by position."""
+    with closing(executor):
+        done = list(executor.run(tasks, report=lambda position, progress: None))
+    assert len(done) == len(tasks)
+    return {one.position: one.outcome.key for one in done if one.outcome}
+
+
+def needs_of(tasks: Sequence[Task]) -> list[int]:
+    return [task.memory_bytes for task in tasks]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    needs=st.lists(st.integers(0, 60), min_size=1, max_size=12),
+    workers=st.integers(1, 4),
+    budget=st.integers(1, 100),
+)
+def test_every_task_runs_in_order_and_those_at_once_fit_the_budget(
+    needs: list[int], workers: int, budget: int, tmp_path: Path
+) -> None:
+    executor, tasks = Watched(workers, memory_bytes=budget), make_tasks(needs, tmp_path)
+    assert run_all(executor, tasks) == {n: task.trial.key for n, task in enumerate(tasks)}
+    assert [running[-1] for running in executor.starts] == tasks
+    assert all(len(running) <= workers for running in executor.starts)
+    assert all(len(running) == 1 or sum(needs_of(running)) <= budget for running in executor.starts)
+
+
+def test_tasks_that_fit_run_side_by_side(tmp_path: Path) -> None:
+    executor = Watched(4, memory_bytes=30)
+    run_all(executor, make_tasks([10, 10, 10, 10], tmp_path))
+    assert [len(running) for running in executor.starts[:3]] == [1, 2, 3]
+    assert max(len(running) for running in executor.starts) == 3
+
+
+def test_without_a_budget_only_the_workers_count(tmp_path: Path) -> None:
+    executor = Watched(2)
+    run_all(executor, make_tasks([10**12] * 3, tmp_path))
+    assert [len(running) for running in executor.starts[:2]] == [1, 2]
+    assert max(len(running) for running in executor.starts) == 2
+
+
+def test_a_task_larger_than_the_device_runs_alone(tmp_path: Path) -> None:
+    executor = Watched(4, memory_bytes=30)
+    run_all(executor, make_tasks([10, 10, 999, 10, 10], tmp_path))
+    assert needs_of(executor.starts[2]) == [999]
+    assert all(needs_of(running) == [999] for running in executor.starts if 999 in needs_of(running))
+
+
+def test_small_tasks_do_not_overtake_a_large_one_that_waits(tmp_path: Path) -> None:
+    """The third would fit beside the first at once, but waits behind the second."""
+    executor = Watched(4, memory_bytes=100)
+    tasks = make_tasks([50, 90, 10, 10], tmp_path)
+    run_all(executor, tasks)
+    assert [running[-1] for running in executor.starts] == tasks
+    assert needs_of(executor.starts[1]) == [90]
+
+
+def test_idle_processes_are_ended_where_memory_is_short(tmp_path: Path, processes: list[StubProcess]) -> None:
+    executor = Watched(3, memory_bytes=30)
+    run_all(executor, make_tasks([10, 10, 10, 999], tmp_path))
+    assert executor.idle[-1] == 0
+    assert len(processes) >= 3
+
+
+def test_processes_go_from_task_to_task_where_memory_suffices(tmp_path: Path, processes: list[StubProcess]) -> None:
+    run_all(LocalExecutor(2, memory_bytes=100), make_tasks([10] * 8, tmp_path))
+    assert len(processes) <= 2
+    assert all(process.ended for process in processes)
