@@ -74,6 +74,17 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Let convolutions on CUDA compute in fp32, not in TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed, for good: activations of one step are the next step's.
 

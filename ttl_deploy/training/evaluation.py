@@ -1,24 +1,25 @@
 """Predictions of a model on a split: always fp32, evaluation mode, no augmentation."""
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ttl_deploy.files import publish_bytes
 from ttl_deploy.records.models import InputConvention
-from ttl_deploy.training import batches
+from ttl_deploy.training import batches, devices
 from ttl_deploy.training.batches import LabelledPixels
 
 BATCH_SIZE = 64
+_log = logging.getLogger(__name__)
 
 
-@torch.no_grad()
 def predict(
     model: nn.Module,
     data: LabelledPixels,
@@ -28,19 +29,55 @@ def predict(
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Return logits `(n, C)` of all images of `data`, normalised by `convention`, in order, from one fp32 pass."""
-    model.eval()
-    tf32 = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    outputs: list[NDArray[np.float32]] = []
-    plan = batches.in_order(len(data), batch_size=BATCH_SIZE)
-    try:
-        for number, (images, _) in enumerate(batches.load(data, plan, device=device), start=1):
-            outputs.append(model(batches.normalise(images, convention)).float().cpu().numpy())
+    return run_over(model, data, convention=convention, device=device, progress=progress).numpy()
+
+
+def run_over(
+    module: nn.Module,
+    data: LabelledPixels,
+    *,
+    convention: InputConvention,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Return what a module makes of all images, `(n, …)` in fp32 and main memory, from one pass in evaluation mode.
+
+    After too little memory the pass begins anew with half as many images at once; where one alone is too
+    many, `torch.OutOfMemoryError` goes on to the caller. `progress` gets the batches done and their number.
+    """
+    size = BATCH_SIZE
+    while True:
+        try:
+            return _run_over(module, data, convention=convention, device=device, batch_size=size, progress=progress)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        size //= 2
+        _log.warning("out of memory in evaluation on %s: it begins anew with %d images at once", device, size)
+
+
+@torch.no_grad()
+def _run_over(
+    module: nn.Module,
+    data: LabelledPixels,
+    *,
+    convention: InputConvention,
+    device: torch.device,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    module.eval()
+    plan = batches.in_order(len(data), batch_size=batch_size)
+    results = torch.empty(0)
+    with devices.full_precision():
+        for number, (images, _) in enumerate(batches.load(data, plan, device=device)):
+            made = module(batches.normalise(images, convention)).float()
+            if number == 0:
+                results = torch.empty((len(data), *made.shape[1:]))
+            results[number * batch_size : number * batch_size + len(made)] = made.cpu()
             if progress:
-                progress(number, len(plan))
-    finally:
-        torch.backends.cudnn.allow_tf32 = tf32
-    return np.concatenate(outputs)
+                progress(number + 1, len(plan))
+    return results
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:

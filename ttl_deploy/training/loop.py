@@ -3,33 +3,38 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from ttl_deploy.errors import UsageError
 from ttl_deploy.evidence import metrics
 from ttl_deploy.files import make_folder, publish_text, sha256_file
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.models.input_conventions import Feeding
+from ttl_deploy.models.truncation import TruncatedModel
 from ttl_deploy.records import codec
 from ttl_deploy.records.trials import EpochRecord, Precision, Trial, TrialResult
-from ttl_deploy.training import batches, checkpoints, devices, ema, evaluation, losses, recovery
+from ttl_deploy.training import batches, checkpoints, devices, ema, evaluation, features, losses, recovery
 from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
+from ttl_deploy.training.features import Features
 from ttl_deploy.training.freezing import train_mode
 from ttl_deploy.training.gradient_norms import GRADIENT_BATCHES, relative_gradient_norms
 from ttl_deploy.training.learning import Learning
+from ttl_deploy.training.material import AS_THEY_ARE, Images, Material, Setup
 from ttl_deploy.training.recovery import TrialError as TrialError  # for those who call run_trial
 from ttl_deploy.training.state import State
 from ttl_deploy.training.steps import GuardedSteps, NotFiniteError
 from ttl_deploy.training.strategies import find_strategy
 
 WEIGHTS = "best.safetensors"
+PREDICTIONS = "predictions_val.npz"
 RESULT = "result.json"
 
 
@@ -43,6 +48,17 @@ class Progress:
     finished: EpochRecord | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What an epoch came to: losses, score, the share of the learning spent waiting, validation probabilities."""
+
+    train_loss: float
+    val_loss: float
+    val_auroc: float | None
+    wait_share: float
+    predicted: NDArray[np.float32]
+
+
 class _Training:
     """One trial while it runs."""
 
@@ -50,7 +66,6 @@ class _Training:
         self, trial: Trial, train: LabelledPixels, val: LabelledPixels, *, folder: Path, device: torch.device
     ) -> None:
         self.trial, self.settings, self.folder, self.device = trial, trial.train, folder, device
-        self.train, self.val = train, val
         devices.seed_epoch(trial.seed, 0)
         model = truncation.build(trial.model)
         _check_channels(trial, model)
@@ -61,21 +76,41 @@ class _Training:
         strategy.prepare(model, trial.model)
         self.model = devices.place(model, device)
         self.phases = strategy.phases(self.model, trial.model, self.settings)
-        self.learning = Learning(self.model, self.phases[0])
-        self.trained = torch.compile(self.model) if self.settings.compile else self.model
         self.average = ema.average(self.model, self.settings.ema)
-        self.scored = self.average.module if self.average else self.model
-        balance = losses.class_weights(train.labels, classes=trial.model.classes, kind=self.settings.class_weights)
-        self.loss = losses.training_loss(balance, settings=self.settings).to(device)
+        self.setup = self._set_up(train, val)
         self.steps = GuardedSteps(
             self.model,
-            self._loss_of,
-            class_weights=balance,
+            lambda inputs, labels: self.material.loss(inputs, labels),
+            class_weights=self.setup.class_weights,
             precision=self.precision,
             device=device,
             clip_norm=self.settings.clip_norm,
         )
         self.state = State()
+        self._enter_phase()
+
+    def _set_up(self, train: LabelledPixels, val: LabelledPixels) -> Setup:
+        kind, classes = self.settings.class_weights, self.trial.model.classes
+        balance = losses.class_weights(train.labels, classes=classes, kind=kind)
+        return Setup(
+            trial=self.trial,
+            train=train,
+            val=val,
+            model=self.model,
+            compiled=torch.compile(self.model) if self.settings.compile else self.model,
+            scored=cast(TruncatedModel, self.average.module) if self.average else self.model,
+            loss=losses.training_loss(balance, settings=self.settings).to(self.device),
+            class_weights=balance,
+            device=self.device,
+        )
+
+    def _enter_phase(self) -> None:
+        """Let the phase's parameters learn, from images until its first epoch begins, which may compute features."""
+        phases = self.phases[: self.state.phase + 1]
+        rests = features.trunk_rests(phases[-1])
+        self.learning = Learning(self.model, phases[-1])
+        self.material: Material = Images(self.setup, AS_THEY_ARE if rests else self.settings.augmentation)
+        self.wants_features = features.are_worth_keeping(phases, self.setup)
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
@@ -84,7 +119,7 @@ class _Training:
             return
         self.state = State.from_builtins(saved["history"], saved["state"])
         if not self.finished:
-            self.learning = Learning(self.model, self.phases[self.state.phase])
+            self._enter_phase()
         self._take_up(saved["tensors"])
 
     def save(self) -> None:
@@ -123,36 +158,33 @@ class _Training:
             return
         self.state.begin_next_phase()
         if not self.finished:
-            self.learning = Learning(self.model, self.phases[self.state.phase])
+            self._enter_phase()
 
     def run_epoch(self, report: Callable[[Progress], None]) -> None:
         """Train one epoch, score it on validation, keep the weights if they are the best so far."""
         started = time.perf_counter()
         epoch = self.state.epoch + 1
-        train_loss, val_loss, val_auroc, waited = self._attempt_until_good(epoch, report)
-        seconds = time.perf_counter() - started
+        if self.wants_features:
+            self.material = Features(self.setup, lambda done, total: report(Progress(epoch, done, total)))
+            self.wants_features = False
+        done = self._attempt_until_good(epoch, report)
         record = EpochRecord(
             epoch=epoch,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            val_auroc=val_auroc,
+            train_loss=done.train_loss,
+            val_loss=done.val_loss,
+            val_auroc=done.val_auroc,
             lr=self.learning.optimiser.param_groups[0]["lr"],
             phase=self.learning.phase.name,
-            seconds=seconds,
-            data_wait_share=waited,
+            seconds=time.perf_counter() - started,
+            data_wait_share=done.wait_share,
         )
         if self.state.add(record):
-            weights.save_weights(self.scored, self.folder / WEIGHTS, convention=self.trial.input)
+            self._keep(done.predicted)
         self._end_phase_if_over()
         self.save()
 
-    def _attempt_until_good(
-        self, epoch: int, report: Callable[[Progress], None]
-    ) -> tuple[float, float, float | None, float]:
-        """Learn and validate an epoch; after a setback begin it anew, with lower rates or fewer images at once.
-
-        Returns training loss, validation loss and AUROC, and the share of the learning spent waiting for images.
-        """
+    def _attempt_until_good(self, epoch: int, report: Callable[[Progress], None]) -> _Outcome:
+        """Learn and validate an epoch; after a setback begin it anew, with lower rates or fewer images at once."""
         beginning = recovery.copy_of(self._tensors())
         while True:
             devices.seed_epoch(self.trial.seed, epoch)
@@ -166,12 +198,13 @@ class _Training:
                     self.state.setbacks, self._images_at_once, trial=self.trial, device=self.device
                 )
             else:
-                waited = wait.seconds / (time.perf_counter() - started)
-                val_loss, val_auroc = self._validate()
-                if math.isfinite(val_loss):
-                    return train_loss, val_loss, val_auroc, waited
+                wait_share = wait.seconds / (time.perf_counter() - started)
+                outcome = self._validate(train_loss, wait_share)
+                if math.isfinite(outcome.val_loss):
+                    return outcome
                 rate = self.learning.optimiser.param_groups[0]["lr"]
-                self._reduce_rates(f"the validation loss became {val_loss} after epoch {epoch} at a rate of {rate:.3g}")
+                seen = f"the validation loss became {outcome.val_loss} after epoch {epoch} at a rate of {rate:.3g}"
+                self._reduce_rates(seen)
             self._take_up(recovery.copy_of(beginning))
 
     def _reduce_rates(self, seen: str) -> None:
@@ -181,12 +214,12 @@ class _Training:
 
     @property
     def _images_at_once(self) -> int:
-        return self.state.setbacks.micro_batch or min(self.settings.batch_size, len(self.train))
+        return self.state.setbacks.micro_batch or min(self.settings.batch_size, len(self.setup.train))
 
     def _learn(self, epoch: int, report: Callable[[Progress], None], wait: Wait) -> float:
         sampling, size = self.settings.sampling, self.settings.batch_size
         plan = batches.plan_epoch(
-            self.train.labels, sampling=sampling, batch_size=size, seed=self.trial.seed, epoch=epoch
+            self.setup.train.labels, sampling=sampling, batch_size=size, seed=self.trial.seed, epoch=epoch
         )
         if self.learning.phase.regroup is not None:
             self._measure_gradients(epoch, plan)
@@ -194,23 +227,16 @@ class _Training:
         self.steps.begin_epoch()
         total = torch.zeros((), device=self.device)
         done = epoch - 1 - self.state.phase_began
-        for number, (images, labels) in enumerate(self._batches(epoch, plan, wait)):
+        for number, (inputs, labels) in enumerate(self.material.batches(plan, epoch=epoch, wait=wait)):
             share = (done + number / len(plan)) / self.learning.phase.epochs
             self.learning.set_rate(share, warmup=self.settings.warmup)
             self.state.setbacks.lower_rates(self.learning.optimiser)
-            total += self.steps.take(self.learning, images, labels, micro_batch=self._images_at_once)
+            total += self.steps.take(self.learning, inputs, labels, micro_batch=self._images_at_once)
             if self.average:
                 self.average.update_parameters(self.model)
             report(Progress(epoch, number + 1, len(plan)))
         self.steps.look()
         return float(total) / len(plan)
-
-    def _batches(self, epoch: int, plan: Plan, wait: Wait | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield an epoch's augmented, normalised images `(N, C, S, S)` and their labels."""
-        generator = torch.Generator().manual_seed(self.trial.seed * 1_000_003 + epoch)
-        for images, labels in batches.load(self.train, plan, device=self.device, wait=wait):
-            changed = batches.augment(images, self.settings.augmentation, generator=generator)
-            yield batches.normalise(changed, self.trial.input), labels
 
     def _measure_gradients(self, epoch: int, plan: Plan) -> None:
         """Choose the epoch's rates from the gradients on its first mini-batches, in evaluation mode and fp32.
@@ -220,27 +246,25 @@ class _Training:
         self.model.eval()
         names = {name for group in self.learning.phase.groups for name in group.names}
         measured = tuple(batch[: self._images_at_once] for batch in plan[:GRADIENT_BATCHES])
-        losses = (partial(self._loss_of, images, labels) for images, labels in self._batches(epoch, measured))
+        mini_batches = self.material.batches(measured, epoch=epoch)
+        losses = (partial(self.material.loss, inputs, labels) for inputs, labels in mini_batches)
         self.learning.regroup_by_gradients(relative_gradient_norms(self.model, names, losses))
 
-    def _loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss: Tensor = self.loss(self.trained(images).float(), labels)
-        return loss
-
-    def _validate(self) -> tuple[float, float | None]:
-        logits = evaluation.predict(self.scored, self.val, convention=self.trial.input, device=self.device)
-        loss = evaluation.mean_loss(logits, self.val.labels)
-        if not math.isfinite(loss):
-            return loss, None
+    def _validate(self, train_loss: float, wait_share: float) -> _Outcome:
+        logits = self.material.predict()
+        loss, auroc = evaluation.mean_loss(logits, self.setup.val.labels), None
         predicted = evaluation.probabilities(logits)
-        return loss, metrics.evaluate("auroc", predicted, self.val.labels).value
+        if math.isfinite(loss):
+            auroc = metrics.evaluate("auroc", predicted, self.setup.val.labels).value
+        return _Outcome(train_loss, loss, auroc, wait_share, predicted)
+
+    def _keep(self, predicted: NDArray[np.float32]) -> None:
+        """Publish the weights, and the validation probabilities that they give."""
+        weights.save_weights(self.setup.scored, self.folder / WEIGHTS, convention=self.trial.input)
+        evaluation.save_predictions(self.folder / PREDICTIONS, predicted=predicted, labels=self.setup.val.labels)
 
     def conclude(self) -> TrialResult:
-        """Return to the best weights, store the validation predictions, and describe the outcome."""
-        weights.load_weights(self.model, self.folder / WEIGHTS)
-        logits = evaluation.predict(self.model, self.val, convention=self.trial.input, device=self.device)
-        predicted = evaluation.probabilities(logits)
-        evaluation.save_predictions(self.folder / "predictions_val.npz", predicted=predicted, labels=self.val.labels)
+        """Describe the outcome, which is that of the best epoch."""
         return TrialResult(
             key=self.trial.key,
             cut=self.trial.model.cut,
@@ -248,7 +272,7 @@ class _Training:
             seed=self.trial.seed,
             best_epoch=self.state.best_epoch,
             epochs_run=self.state.epoch,
-            val_auroc=metrics.evaluate("auroc", predicted, self.val.labels).value,
+            val_auroc=self.state.history[self.state.best_epoch - 1].val_auroc,
             params=sum(parameter.numel() for parameter in self.model.parameters()),
             weights_sha256=sha256_file(self.folder / WEIGHTS),
             weights_note=self.note,
@@ -258,7 +282,7 @@ class _Training:
         )
 
 
-def _check_channels(trial: Trial, model: truncation.TruncatedModel) -> None:
+def _check_channels(trial: Trial, model: TruncatedModel) -> None:
     if len(trial.input.mean) != model.channels:
         raise UsageError(
             f"{trial.key}: `input` has {len(trial.input.mean)} entries, but {trial.model.backbone} takes "

@@ -29,12 +29,28 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Teaching:
+    """How a phase learns from a teacher: `(1 - weight) · loss + weight · T² · KL + features · distance`.
+
+    Attributes:
+        weight: share of the teacher's softened outputs, 0 to 1.
+        temperature: the T by which both models' logits are divided before their softmax.
+        features: weight of the distance between both models' features at the stages they share.
+    """
+
+    weight: float
+    temperature: float
+    features: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """A stretch of training in which one set of parameters learns.
 
     What is in no group is frozen: it gets no gradient, and modules that are frozen as a whole run in
     evaluation mode, so that their BatchNorm statistics stay too. Every phase has an optimiser and a
-    schedule of its own; early stopping ends the phase, not the training.
+    schedule of its own; early stopping ends the phase, not the training. Where nothing of the trunk
+    learns, images are shown as they are, without augmentation, so that the trunk can run once for all epochs.
 
     Attributes:
         epochs: at most so many.
@@ -44,6 +60,7 @@ class Phase:
             relative gradient norm, measured on that epoch's first mini-batches; the optimiser then
             begins anew in every epoch.
         decays: whether the rate follows warm-up and cosine over the phase, or stays.
+        teaching: how it learns from the trial's teacher.
     """
 
     name: str
@@ -52,6 +69,7 @@ class Phase:
     penalty: Penalty | None = None
     regroup: Callable[[Mapping[str, float]], tuple[Group, ...]] | None = None
     decays: bool = True
+    teaching: Teaching | None = None
 
 
 class Strategy(Protocol):
@@ -59,6 +77,8 @@ class Strategy(Protocol):
 
     options: ClassVar[Mapping[str, str]]
     """The options it takes, and for each what may be given, in words."""
+    teacher: str | None
+    """The strategy by which the full network was trained that must teach; None where nobody does."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         """Take the options as they were typed; raises `UsageError` for values that do not fit."""
@@ -74,7 +94,9 @@ class Strategy(Protocol):
 
 
 class KeepsStart:
-    """The part of a strategy that begins with the weights as they were loaded."""
+    """The part of a strategy that begins with the weights as they were loaded, and has no teacher."""
+
+    teacher: str | None = None
 
     def prepare(self, model: nn.Module, spec: ModelSpec) -> None:
         """Change nothing."""
