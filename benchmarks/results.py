@@ -10,10 +10,16 @@ from ttl_deploy.runtime.machine import examine
 FOLDER = Path(__file__).parent / "results"
 
 
-def store(name: str, command: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Publish `results/<name>.json`; the machine's host name is left out."""
+def store(
+    name: str,
+    command: str,
+    rows: Sequence[Mapping[str, object]],
+    *,
+    device: Mapping[str, str | int] | None = None,
+) -> None:
+    """Publish `results/<name>.json`; the machine's host name is left out. `device` describes one beside its CPU."""
     found = examine()
-    machine = {key: value for key, value in found["machine"].items() if key != "host"}
+    machine = {key: value for key, value in found["machine"].items() if key != "host"} | dict(device or {})
     content = {"command": command, "rows": list(rows), "machine": machine, "packages": found["packages"]}
     publish_text(make_folder(FOLDER) / f"{name}.json", json.dumps(content, indent=2) + "\n")
     print(f"stored in {FOLDER.name}/{name}.json")

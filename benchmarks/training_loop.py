@@ -12,7 +12,9 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,10 +22,11 @@ import numpy as np
 import torch
 from results import store
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ttl_deploy.models import truncation
 from ttl_deploy.records.models import ModelSpec
-from ttl_deploy.records.trials import Augmentation, TrainSettings, Trial
+from ttl_deploy.records.trials import Augmentation, Precision, TrainSettings, Trial
 from ttl_deploy.training import batches, devices, loop
 from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.freezing import train_mode
@@ -38,57 +41,87 @@ Spent = tuple[float, float]
 """CPU and wall seconds."""
 
 
-def measure(work: Callable[[], object]) -> Spent:
-    """Return how long the work took."""
+def measure(work: Callable[[], object], device: torch.device = CPU) -> Spent:
+    """Return how long the work took, until the device had done it."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     cpu, wall = time.process_time(), time.perf_counter()
     work()
+    wait()
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def make_trial(backbone: str, augmentation: Augmentation) -> Trial:
-    """Describe a trial on a network cut in its middle."""
-    spec = ModelSpec(backbone=backbone, cut=CUTS[backbone], classes=2, image_size=SIDE)
-    settings = TrainSettings(epochs=100, batch_size=BATCH, precision="fp32", augmentation=augmentation)
+def make_trial(
+    backbone: str,
+    augmentation: Augmentation,
+    *,
+    cut: str | None = None,
+    side: int = SIDE,
+    precision: Precision = "fp32",
+) -> Trial:
+    """Describe a trial on a network, by default cut in its middle."""
+    spec = ModelSpec(backbone=backbone, cut=cut or CUTS[backbone], classes=2, image_size=side)
+    settings = TrainSettings(epochs=100, batch_size=BATCH, precision=precision, augmentation=augmentation)
     return Trial(model=spec, weights="none", strategy="full", seed=0, train=settings)
 
 
-def draw() -> LabelledPixels:
+def draw(images: int = IMAGES, side: int = SIDE) -> LabelledPixels:
     """Draw random images."""
-    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
-    return LabelledPixels(array=pixels, rows=np.arange(IMAGES), labels=np.arange(IMAGES) % 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+    return LabelledPixels(array=pixels, rows=np.arange(images), labels=np.arange(images) % 2)
 
 
-def product_epochs(trial: Trial, data: LabelledPixels) -> Iterator[Spent]:
+def product_epochs(trial: Trial, data: LabelledPixels, device: torch.device = CPU) -> Iterator[Spent]:
     """Yield what each epoch's learning took in the product's loop; validation and checkpoints are left out."""
     with tempfile.TemporaryDirectory() as folder:
-        training = loop._Training(trial, data, data, folder=Path(folder), device=CPU)
+        training = loop._Training(trial, data, data, folder=Path(folder), device=device)
         for epoch in itertools.count(1):
-            yield measure(lambda epoch=epoch: training._learn(epoch, lambda progress: None, batches.Wait()))
+            yield measure(lambda epoch=epoch: training._learn(epoch, lambda progress: None, batches.Wait()), device)
 
 
-def bare_epochs(trial: Trial, data: LabelledPixels) -> Iterator[Spent]:
-    """Yield what each epoch took in a loop of forward, backward and step over batches that are ready."""
+def bare_epochs(trial: Trial, data: LabelledPixels, device: torch.device = CPU) -> Iterator[Spent]:
+    """Yield what each epoch took in a loop of forward, backward and step over batches that lie on the device."""
     devices.seed_epoch(0, 0)
-    model = devices.place(truncation.build(trial.model), CPU)
+    model = devices.place(truncation.build(trial.model), device)
+    precision = devices.pick_precision(trial.train.precision, device=device, model=model)
     optimiser = Learning(model, find_strategy("full").phases(model, trial.model, trial.train)[0]).optimiser
     plan = batches.in_order(len(data), batch_size=BATCH)
     ready = [
-        (batches.normalise(images, trial.input), labels) for images, labels in batches.load(data, plan, device=CPU)
+        (batches.normalise(images, trial.input), labels) for images, labels in batches.load(data, plan, device=device)
     ]
-    loss = nn.CrossEntropyLoss()
     train_mode(model)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    step = partial(bare_step, model, optimiser, scaler, partial(devices.autocast, precision, device))
     while True:
-        yield measure(lambda: bare_epoch(model, loss, optimiser, ready))
+        yield measure(lambda: [step(images, labels) for images, labels in ready], device)
 
 
-def bare_epoch(
-    model: nn.Module, loss: nn.Module, optimiser: torch.optim.Optimizer, ready: list[tuple[Tensor, Tensor]]
+def bare_step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    autocast: Callable[[], AbstractContextManager[object]],
+    images: Tensor,
+    labels: Tensor,
 ) -> None:
-    """Take a step on each batch."""
-    for images, labels in ready:
-        optimiser.zero_grad(set_to_none=True)
-        loss(model(images), labels).backward()
-        optimiser.step()
+    """Take a step on a batch."""
+    optimiser.zero_grad(set_to_none=True)
+    with autocast():
+        loss = functional.cross_entropy(model(images).float(), labels)
+    scaler.scale(loss).backward()
+    scaler.step(optimiser)
+    scaler.update()
+
+
+def interleave(loops: Mapping[str, Iterator[Spent]], rounds: int) -> dict[str, list[Spent]]:
+    """Run an epoch of each loop in turn, forwards and backwards, after one of each to warm up."""
+    for epochs in loops.values():
+        next(epochs)
+    spent: dict[str, list[Spent]] = {name: [] for name in loops}
+    for _ in range(rounds):
+        for name in (*loops, *reversed(loops)):
+            spent[name].append(next(loops[name]))
+    return spent
 
 
 def time_parts(trial: Trial, data: LabelledPixels) -> dict[str, float]:
@@ -113,12 +146,7 @@ def compare(backbone: str, rounds: int) -> dict[str, object]:
         "still": product_epochs(make_trial(backbone, STILL), data),
         "bare": bare_epochs(trial, data),
     }
-    for epochs in loops.values():
-        next(epochs)  # warm-up
-    spent: dict[str, list[Spent]] = {name: [] for name in loops}
-    for _ in range(rounds):
-        for name in (*loops, *reversed(loops)):
-            spent[name].append(next(loops[name]))
+    spent = interleave(loops, rounds)
     cpu = {name: statistics.median(times[0] for times in spent[name]) for name in loops}
     wall = {name: statistics.median(times[1] for times in spent[name]) for name in loops}
     return {
