@@ -16,7 +16,7 @@ from ttl_deploy.models.backbones import find_backbone
 from ttl_deploy.models.graph.tracing import trace_backbone
 from ttl_deploy.models.input_conventions import AUTO, Feeding, describe_convention, format_convention
 from ttl_deploy.models.places import Place, find_classifier, find_places
-from ttl_deploy.models.truncation import TruncatedModel, find_place
+from ttl_deploy.models.truncation import MultiExitModel, TruncatedModel, find_place
 from ttl_deploy.models.weights.backbone_state import list_prefixes, read_state
 from ttl_deploy.models.weights.prepared import PreparedWeights, find_feeding, hint_network, read_prepared
 from ttl_deploy.models.weights.source import CONVENTION
@@ -33,7 +33,7 @@ class WeightsNote:
 
 
 def load_pretrained(
-    model: TruncatedModel, spec: ModelSpec, weights: str, *, feeding: Feeding | None = None
+    model: TruncatedModel | MultiExitModel, spec: ModelSpec, weights: str, *, feeding: Feeding | None = None
 ) -> WeightsNote:
     """Load `imagenet`, `none` or a file into the trunk of a model built from `spec`; the head stays random.
 
