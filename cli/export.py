@@ -12,6 +12,9 @@ def run(
     run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None,
     format: Annotated[str, typer.Option(help="File format of the artifact.")] = "onnx",
     cut: Annotated[str | None, typer.Option(help="Export this cut [the chosen one].")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Export the cut as trained by this one [the best on validation].")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Export this seed [the best on validation].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
@@ -19,14 +22,16 @@ def run(
     from ttl_deploy import plugins
     from ttl_deploy.records import codec
 
-    from .progress import spinner
+    from .progress import say, spinner
     from .runs import run_folder
     from .tables import print_artifact
 
     folder = run_folder(run)
     shipping = plugins.import_part("ttl_deploy.search.shipping", need="`ttl-deploy export`")
     with spinner(f"exporting {folder.name} to {format} and checking it against torch"):
-        shipped = shipping.ship(folder, format_name=format, cut=cut, seed=seed)
+        shipped = shipping.ship(folder, format_name=format, cut=cut, strategy=strategy, seed=seed)
+    if shipped.note:
+        say(f"exported {shipped.note}")
     if as_json:
         print(codec.to_json(shipped.manifest))
         return

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ttl_deploy.errors import RunInterruptedError
+from ttl_deploy.records.candidates import name_candidate
 
 if TYPE_CHECKING:
     from ttl_deploy.runs.folder import RunFolder
-    from ttl_deploy.search.study import Reporter
+    from ttl_deploy.search.context import Reporter
 
 
 def say(text: str) -> None:
@@ -62,9 +63,11 @@ class _Rounds:
         self.tasks: list[Any] = []
         self.estimate = Estimate([])
         self.best: tuple[float, str] | None = None
+        self._strategies: set[str] = set()
 
     def begin(self, tasks: Sequence[Any]) -> None:
         self.tasks = list(tasks)
+        self._strategies |= {task.trial.strategy for task in tasks}
         self.estimate = Estimate([task.cost for task in tasks])
 
     def update(self, task: Any, progress: Any) -> None:
@@ -73,7 +76,7 @@ class _Rounds:
         self.estimate.update(self.tasks.index(task), share / epochs)
         score = progress.finished.val_auroc if progress.finished else None
         if score is not None and (self.best is None or score > self.best[0]):
-            self.best = (score, task.trial.model.cut)
+            self.best = (score, name_candidate(task.trial.candidate, several=len(self._strategies) > 1))
 
     def end(self, task: Any) -> None:
         self.estimate.update(self.tasks.index(task), 1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .settings import build_settings, parse_cuts, parse_seeds
+from .settings import build_settings, parse_cuts, parse_seeds, parse_strategies
 
 if TYPE_CHECKING:
     from ttl_deploy.records.trials import SearchSettings
@@ -94,7 +94,8 @@ def run(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="How a model learns: full, linear-probe, lp-ft, lwft?freeze=CUT, …: see docs/strategies.md [full]."
+            help="How a model learns: full, linear-probe, lp-ft, lwft?freeze=CUT, …; several, separated by commas, "
+            "are compared: see docs/strategies.md [full]."
         ),
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Which trials are made [exhaustive].")] = None,
@@ -123,6 +124,7 @@ def run(
         flags.pop(name)
     flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
     flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
+    flags["strategy"] = parse_strategies(strategy) if strategy is not None else None
     settings = build_settings(flags, config=config)
 
     from ttl_deploy import plugins

@@ -22,12 +22,13 @@ _AUGMENT = {field.name for field in dataclasses.fields(Augmentation)}
 _SEARCH = {field.name for field in dataclasses.fields(SearchSettings)} - {
     "decode",
     "train",
+    "strategies",
     "max_latency_s",
     "max_params",
     "max_macs",
 }
 _LIMITS = {"max_latency", "max_params", "max_macs"}
-OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS
+OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS | {"strategy"}
 """All names a config file may use; they are the flags' names with underscores."""
 
 
@@ -44,7 +45,8 @@ def build_settings(given: Mapping[str, Any], *, config: Path | None) -> SearchSe
         train = _convert(
             TrainSettings, _weights_default(merged) | _only(merged, _TRAIN) | {"augmentation": augmentation}
         )
-        fields = _only(merged, _SEARCH) | {"decode": decode, "train": train} | _limits(merged)
+        strategies = {"strategies": merged["strategy"]} if "strategy" in merged else {}
+        fields = _only(merged, _SEARCH) | {"decode": decode, "train": train} | strategies | _limits(merged)
         settings = _convert(SearchSettings, fields)
     except (msgspec.ValidationError, ValueError) as error:
         raise UsageError(f"cannot use these settings: {error}") from error
@@ -60,6 +62,14 @@ def parse_cuts(text: str) -> tuple[str, ...]:
             "--cuts is empty: give all, stages, or names separated by commas (`ttl-deploy cuts` lists them)"
         )
     return cuts
+
+
+def parse_strategies(text: str) -> tuple[str, ...]:
+    """Return the strategies, with their options, of a comma-separated list."""
+    strategies = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not strategies:
+        raise UsageError("--strategy is empty: give full, or others separated by commas (see docs/strategies.md)")
+    return strategies
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -107,7 +117,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     options = {name.replace("-", "_"): value for name, value in content.items()}
     if unknown := sorted(set(options) - OPTIONS):
         raise UsageError(f"{path} has unknown options {', '.join(unknown)}: allowed are {', '.join(sorted(OPTIONS))}")
-    for name, parse in (("cuts", parse_cuts), ("seeds", parse_seeds)):
+    for name, parse in (("cuts", parse_cuts), ("seeds", parse_seeds), ("strategy", parse_strategies)):
         if isinstance(options.get(name), str):
             options[name] = parse(options[name])
     return options

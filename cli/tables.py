@@ -31,11 +31,14 @@ def print_table(
 
 
 def print_front(front: "Front", choice: "Choice | None") -> None:
-    """Print the trained cuts with costs and scores; an arrow marks the choice."""
+    """Print the trained candidates with costs and scores; an arrow marks the choice."""
     from ttl_deploy.report.listing import front_rows
 
     listing = front_rows(front, choice)
-    title = f"front of {len(front.points)} cuts; latency of the exported model on {front.target}, one image, one thread"
+    counted = f"{len(front.points)} cuts"
+    if len(front.strategies) > 1:
+        counted = f"{len(front.points)} candidates ({len(front.cuts)} cuts, {len(front.strategies)} strategies)"
+    title = f"front of {counted}; latency of the exported model on {front.target}, one image, one thread"
     print_table(listing.columns, listing.rows, title=title, numeric=listing.numeric)
 
 

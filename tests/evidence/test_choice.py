@@ -33,7 +33,9 @@ def point(cut, auroc, *, macs, high=None, params=1_000_000, latency_s=None, seed
         else None
     )
     return FrontPoint(
+        name=cut,
         cut=cut,
+        strategy="full",
         params=params,
         macs=macs,
         layers=5,

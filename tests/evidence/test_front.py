@@ -13,8 +13,13 @@ from ttl_deploy.evidence import front as fronts
 from ttl_deploy.evidence import intervals
 from ttl_deploy.evidence.front import LabelledSplit, add_test_scores, build_front, pareto_members
 from ttl_deploy.records import codec
+from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.scores import AXES, Front
 from ttl_deploy.records.trials import CutProfile, Profile
+
+
+def by_full(cut):
+    return Candidate(cut, "full")
 
 
 def cost(cut, *, macs, params=None, latency_s=None, noise_s=None):
@@ -29,6 +34,10 @@ def cost(cut, *, macs, params=None, latency_s=None, noise_s=None):
         latency_s=latency_s,
         latency_noise_s=noise_s,
     )
+
+
+def by_cut(costs):
+    return {one.cut: one for one in costs}
 
 
 def profile_of(*costs):
@@ -49,7 +58,7 @@ def predictions_of(values, *, images=41):
     scores = {
         cut: np.where(np.arange(images) % 10 < value, labels, 1 - labels).astype(float) for cut, value in values.items()
     }
-    return {cut: {0: np.stack([1 - score, score], axis=1)} for cut, score in scores.items()}, LabelledSplit(
+    return {by_full(cut): {0: np.stack([1 - score, score], axis=1)} for cut, score in scores.items()}, LabelledSplit(
         split="val", labels=labels, patients=np.arange(images)
     )
 
@@ -61,7 +70,9 @@ def random_run(seed, *, cuts=("a", "b", "full"), seeds=(0, 1), images=80, split=
         cut: {s: np.clip(0.5 + 0.2 * (2 * labels - 1) + 0.3 * generator.normal(size=images), 0, 1) for s in seeds}
         for cut in cuts
     }
-    stacked = {cut: {s: np.stack([1 - p, p], axis=1) for s, p in of.items()} for cut, of in predictions.items()}
+    stacked = {
+        by_full(cut): {s: np.stack([1 - p, p], axis=1) for s, p in of.items()} for cut, of in predictions.items()
+    }
     return stacked, LabelledSplit(split=split, labels=labels, patients=generator.integers(0, 30, images))
 
 
@@ -85,7 +96,7 @@ def members_of(rows):
         for i, (macs, params, latency, noise, _) in enumerate(rows)
     )
     values = {f"c{i}": row[4] / 10 for i, row in enumerate(rows)}
-    return costs, values, {axis: fronts._members(axis, costs, values) for axis in AXES}
+    return costs, values, {axis: fronts._members(axis, by_cut(costs), values) for axis in AXES}
 
 
 @settings(deadline=None)
@@ -139,7 +150,7 @@ def test_a_cut_stays_on_the_front_when_only_a_beaten_cut_beats_it():
         cost(cut, macs=1, latency_s=latency, noise_s=0.6) for cut, latency in (("c", 9.0), ("b", 9.5), ("a", 10.0))
     )
     values = {"c": 0.93, "b": 0.94, "a": 0.95}
-    assert fronts._members("latency_s", costs, values) == {"a", "c"}
+    assert fronts._members("latency_s", by_cut(costs), values) == {"a", "c"}
 
 
 def test_a_latency_difference_under_the_noise_floor_is_a_tie():
@@ -149,7 +160,7 @@ def test_a_latency_difference_under_the_noise_floor_is_a_tie():
             cost("fast", macs=1, latency_s=0.010, noise_s=0.0001),
             cost("slow", macs=2, latency_s=0.011, noise_s=noise),
         )
-        assert fronts._members("latency_s", costs, values) == expected
+        assert fronts._members("latency_s", by_cut(costs), values) == expected
 
 
 def test_points_stand_shallow_to_deep_with_their_marks():
@@ -175,7 +186,7 @@ def test_points_stand_shallow_to_deep_with_their_marks():
 def test_scores_and_differences_are_those_of_the_intervals():
     predictions, validation = random_run(0)
     front = build_front(profile_of(cost("a", macs=1), cost("b", macs=2), cost("full", macs=3)), predictions, validation)
-    stacked = {cut: np.stack(list(of_cut.values())) for cut, of_cut in predictions.items()}
+    stacked = {candidate.cut: np.stack(list(seeds.values())) for candidate, seeds in predictions.items()}
     for point in front.points:
         expected = intervals.scores(stacked[point.cut], validation.labels, validation.patients, split="val")
         assert point.validation == expected
@@ -183,7 +194,7 @@ def test_scores_and_differences_are_those_of_the_intervals():
         assert point.seeds == (0, 1)
         assert point.seed_values == tuple(
             pytest.approx(roc_auc_score(validation.labels, one[:, 1]), abs=1e-12)
-            for one in predictions[point.cut].values()
+            for one in predictions[point.candidate].values()
         )
         if point.cut == front.best:
             assert point.to_best is None
@@ -225,7 +236,11 @@ def test_test_scores_are_added_without_touching_anything_else():
         assert bool(after.test) == (after.cut in opened)
         if after.test:
             expected = intervals.scores(
-                np.stack(list(unseen[after.cut].values())), test.labels, test.patients, split="test", replicates=20
+                np.stack(list(unseen[after.candidate].values())),
+                test.labels,
+                test.patients,
+                split="test",
+                replicates=20,
             )
             assert after.test == expected
 
@@ -251,7 +266,7 @@ def test_the_same_input_gives_the_same_front():
 def test_the_order_of_the_trials_does_not_matter(order):
     predictions, validation = random_run(6)
     profile = profile_of(cost("a", macs=1), cost("b", macs=2), cost("full", macs=3))
-    shuffled = {cut: predictions[cut] for cut in order}
+    shuffled = {by_full(cut): predictions[by_full(cut)] for cut in order}
     assert build_front(profile, shuffled, validation, replicates=10) == build_front(
         profile, predictions, validation, replicates=10
     )

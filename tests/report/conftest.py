@@ -17,6 +17,7 @@ from ttl_deploy.records.artifacts import (
     Timing,
     VerifyReport,
 )
+from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import DataFingerprint, DataWarning, DecodeSettings, SplitCount
 from ttl_deploy.records.models import InputConvention, ModelSpec
 from ttl_deploy.records.trials import (
@@ -81,7 +82,7 @@ def make_predictions(split, cuts, *, patients, seed):
             s: strength[cut] * labels + 0.8 * shared + 0.6 * generator.normal(size=2 * patients) - 1 for s in SEEDS
         }
         positive = {s: 1 / (1 + np.exp(-one)) for s, one in logits.items()}
-        predictions[cut] = {s: np.stack([1 - one, one], axis=1) for s, one in positive.items()}
+        predictions[Candidate(cut, "full")] = {s: np.stack([1 - one, one], axis=1) for s, one in positive.items()}
     return predictions, LabelledSplit(split=split, labels=labels, patients=np.repeat(np.arange(patients), 2))
 
 

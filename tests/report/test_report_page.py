@@ -13,8 +13,8 @@ import pytest
 
 from ttl_deploy.errors import MissingExtraError
 from ttl_deploy.records.data import DataWarning
+from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.page import flatten_settings, render_page, write_page
-from ttl_deploy.report.plots import draw_front
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAYLOAD = (
@@ -65,7 +65,8 @@ def outline(page):
 def hostile(story):
     """Put a payload into every name that comes from data, files or a third party."""
     points = tuple(
-        replace(point, cut=PAYLOAD) if point.cut == story.choice.cut else point for point in story.front.points
+        replace(point, cut=PAYLOAD, name=PAYLOAD) if point.cut == story.choice.cut else point
+        for point in story.front.points
     )
     trials = tuple(
         replace(t, cut=PAYLOAD if t.cut == story.choice.cut else t.cut, key=t.key + PAYLOAD) for t in story.trials

@@ -6,7 +6,9 @@ import plotly.graph_objects as go
 import pytest
 
 from ttl_deploy.records.scores import AXES
-from ttl_deploy.report.plots import clean_label, draw_curves, draw_front
+from ttl_deploy.report.front_plot import draw_front
+from ttl_deploy.report.looks import clean_label
+from ttl_deploy.report.plots import draw_curves
 
 
 def marked(plot, axis):

@@ -21,7 +21,7 @@ CHANGED = {
     "weights": "none",
     "normalise": "zero-one",
     "cuts": ("all",),
-    "strategy": "probe",
+    "strategies": ("l2-sp", "linear-probe"),
     "policy": "halving",
     "seeds": (1, 2),
     "decode": DecodeSettings(image_size=64),

@@ -1,4 +1,4 @@
-"""Which cut to ship: a stated rule, applied to validation scores and costs; the test split is not read."""
+"""Which candidate to ship: a stated rule, applied to validation scores and costs; the test split is not read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,14 +36,15 @@ def choose(
     max_params: int | None = None,
     max_macs: int | None = None,
 ) -> Choice:
-    """Choose the cut to ship among those that meet the limits, and the seed with its best validation AUROC.
+    """Choose the candidate to ship among those that meet the limits, and the seed with its best validation AUROC.
 
-    `best` takes the highest validation AUROC. The two others stay among the cuts whose paired
-    difference to the best cut of the whole front may still be zero or more, and take the one with
-    the fewest MACs, or the lowest latency (not measured comes last). Where no such cut meets the
-    limits, the best of those that do is taken, and the sentence says so. A cut whose latency was not
-    measured never meets a latency limit. Raises `InfeasibleError` naming the nearest cut where none
-    meets the limits, `UsageError` for a limit that is not positive.
+    `best` takes the highest validation AUROC. The two others stay among the candidates whose paired
+    difference to the best of the whole front may still be zero or more, and take the one with the
+    fewest MACs, or the lowest latency (not measured comes last); strategies cost the same, so of one
+    cut's the best is taken. Where none of them meets the limits, the best of those that do is taken,
+    and the sentence says so. A cut whose latency was not measured never meets a latency limit. Raises
+    `InfeasibleError` naming the nearest cut where none meets the limits, `UsageError` for a limit that
+    is not positive.
     """
     limits = _limits(max_latency_s=max_latency_s, max_params=max_params, max_macs=max_macs)
     candidates = _feasible(front.points, limits)
@@ -51,6 +52,7 @@ def choose(
     picked = _pick(candidates, within, rule)
     return Choice(
         cut=picked.cut,
+        strategy=picked.strategy,
         seed=_best_seed(picked),
         rule=rule,
         max_latency_s=max_latency_s,
@@ -100,7 +102,7 @@ def _feasible(cuts: Sequence[AnyCosted], limits: tuple[_Limit, ...], *, remedy: 
 
 
 def is_within_interval(point: FrontPoint) -> bool:
-    """Tell whether the point is the best cut or cannot be told apart from it: the difference may be zero."""
+    """Tell whether the point is the best or cannot be told apart from it: the difference may be zero."""
     return point.to_best is None or point.to_best.high >= 0
 
 
@@ -117,7 +119,7 @@ def _pick(candidates: list[FrontPoint], within: list[FrontPoint], rule: PickRule
         return min(candidates, key=lambda point: (-_auroc_value(point), point.macs))
     if rule == "smallest-within-interval":
         return min(within, key=lambda point: (point.macs, -_auroc_value(point)))
-    return min(within, key=lambda point: (_latency(point), point.macs))
+    return min(within, key=lambda point: (_latency(point), point.macs, -_auroc_value(point)))
 
 
 def _latency(point: Costed) -> float:
@@ -161,9 +163,9 @@ def _explain(
     front: Front, picked: FrontPoint, rule: PickRule, limits: tuple[_Limit, ...], *, candidates: int, within: int
 ) -> list[str]:
     total = len(front.points)
-    among = f"{total} trained cut{'s' * (total != 1)}"
+    among = f"{total} trained {_kind(front)}{'s' * (total != 1)}"
     if limits:
-        among = f"cuts with {_join(limits)} ({candidates} of {total} trained)"
+        among = f"{_kind(front)}s with {_join(limits)} ({candidates} of {total} trained)"
     return [_state_rule(front, picked, rule, among, within=within), *_state_difference(picked), _state_cost(picked)]
 
 
@@ -171,21 +173,26 @@ def _state_rule(front: Front, picked: FrontPoint, rule: PickRule, among: str, *,
     auroc = _state_auroc(_auroc(picked))
     if rule != "best" and not within:
         return (
-            f"None of the {among} lies within the interval of the best cut {front.best}, "
-            f"so {picked.cut} was taken, the one with the highest validation AUROC among them: {auroc}."
+            f"None of the {among} lies within the interval of the best {_kind(front)} {front.best}, "
+            f"so {picked.name} was taken, the one with the highest validation AUROC among them: {auroc}."
         )
     if rule == "best":
-        return f"{picked.cut} has the highest validation AUROC of the {among}: {auroc}."
-    smallest = rule == "smallest-within-interval"
+        return f"{picked.name} has the highest validation AUROC of the {among}: {auroc}."
+    smaller, smallest = ("smaller", "smallest") if rule == "smallest-within-interval" else ("faster", "fastest")
     if picked.to_best is None:
         return (
-            f"{picked.cut} is the best cut, and no {'smaller' if smallest else 'faster'} one of the {among} "
+            f"{picked.name} is the best {_kind(front)}, and no {smaller} one of the {among} "
             f"lies within its interval: validation AUROC {auroc}."
         )
     return (
-        f"{picked.cut} is the {'smallest' if smallest else 'fastest'} of the {among} that cannot be told apart "
+        f"{picked.name} is the {smallest} of the {among} that cannot be told apart "
         f"from the best, {front.best}: validation AUROC {auroc}."
     )
+
+
+def _kind(front: Front) -> str:
+    """Return what the points of a front are: with one strategy they differ by their cut only."""
+    return "cut" if len(front.strategies) == 1 else "candidate"
 
 
 def _state_difference(picked: FrontPoint) -> list[str]:

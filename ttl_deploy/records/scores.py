@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Split
 
 Metric = Literal["auroc", "auprc", "accuracy"]
@@ -44,7 +45,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
-    """A cut's score minus the reference's on the same patients, with its interval."""
+    """A candidate's score minus that of another, named `reference`, on the same patients, with its interval."""
 
     reference: str
     value: float
@@ -55,19 +56,22 @@ class PairedDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontPoint:
-    """One cut after training: its costs, its scores over seeds, and whether it is on the front.
+    """One candidate after training: its costs, its scores over seeds, and whether it is on the front.
 
     Attributes:
+        name: what it is called on its front: the cut alone where all have one strategy, else with the strategy.
         validation: scores on the validation split; the value is the mean over seeds.
-        test: scores on the test split; empty unless the cut is the reference or on the front.
+        test: scores on the test split; empty unless the candidate is the reference or on the front.
         seeds: the seeds that were trained; `seed_values` their validation AUROC, in that order.
-        to_best: validation AUROC against the best cut, paired by patient; None for the best itself.
-        on_front: the cost axes on which no other cut is as cheap and as good.
+        to_best: validation AUROC against the best candidate, paired by patient; None for the best itself.
+        on_front: the cost axes on which no other candidate is as cheap and as good.
         latency_s: median latency of the exported model on the profile's target; None if not measured.
         latency_noise_s: differences below this are ties.
     """
 
+    name: str
     cut: str
+    strategy: str
     params: int
     macs: int
     layers: int
@@ -82,22 +86,54 @@ class FrontPoint:
     to_best: PairedDifference | None
     on_front: tuple[Axis, ...]
 
+    @property
+    def candidate(self) -> Candidate:
+        """The cut and the strategy."""
+        return Candidate(self.cut, self.strategy)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """All trained cuts of a run, shallow to deep, and the cut with the best validation AUROC."""
+    """All trained candidates of a run, shallow to deep, and for one cut in the order of the strategies.
+
+    `best` is the name of the one with the best validation AUROC, `reference` that of the full network; where
+    several strategies trained it, of the best of these on validation. The full network is what a smaller
+    model replaces, so it must be given its best chance: beside a badly trained one any cut would look good.
+    """
 
     best: str
     reference: str | None
     target: str
     points: tuple[FrontPoint, ...]
 
-    def point(self, cut: str) -> FrontPoint:
-        """Return the point of a cut; raises KeyError for a cut that was not trained."""
+    def __post_init__(self) -> None:
+        names = [point.name for point in self.points]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of a front must differ: {', '.join(names)}")
+
+    def point(self, name: str) -> FrontPoint:
+        """Return the point of this name; raises KeyError for one that was not trained."""
         for point in self.points:
-            if point.cut == cut:
+            if point.name == name:
                 return point
-        raise KeyError(cut)
+        raise KeyError(name)
+
+    def point_of(self, cut: str, strategy: str) -> FrontPoint:
+        """Return the point of a cut and strategy; raises KeyError for a candidate that was not trained."""
+        for point in self.points:
+            if point.candidate == (cut, strategy):
+                return point
+        raise KeyError((cut, strategy))
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The strategies on the front, each once."""
+        return tuple(dict.fromkeys(point.strategy for point in self.points))
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts on the front, each once, shallow to deep."""
+        return tuple(dict.fromkeys(point.cut for point in self.points))
 
 
 PickRule = Literal["smallest-within-interval", "best", "fastest-within-interval"]
@@ -106,12 +142,18 @@ PICK_RULES: tuple[PickRule, ...] = ("smallest-within-interval", "best", "fastest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The cut to ship, the seed whose weights are shipped, and the rule that chose it, in words."""
+    """The candidate to ship, the seed whose weights are shipped, and the rule that chose it, in words."""
 
     cut: str
+    strategy: str
     seed: int
     rule: PickRule
     max_latency_s: float | None
     max_params: int | None
     max_macs: int | None
     sentence: str
+
+    @property
+    def candidate(self) -> Candidate:
+        """The cut and the strategy."""
+        return Candidate(self.cut, self.strategy)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ttl_deploy.records.candidates import Candidate, check_strategies, slug_of
 from ttl_deploy.records.data import DecodeSettings, Split
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
 from ttl_deploy.records.scores import PickRule
@@ -90,7 +91,7 @@ class SearchSettings:
     `cuts` is `stages`, `all`, or names; `weights` is `imagenet`, `none` or a file; `normalise` is `auto`
     (what the weights are used to), a convention's name, or numbers MEAN/STD for pixel values in 0..1.
     `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
-    at most one of them is set.
+    at most one of them is set. Every cut is trained by every one of the `strategies`.
     """
 
     backbone: str
@@ -98,7 +99,7 @@ class SearchSettings:
     weights: str = "imagenet"
     normalise: str = "auto"
     cuts: tuple[str, ...] = ("stages",)
-    strategy: str = "full"
+    strategies: tuple[str, ...] = ("full",)
     policy: str = "exhaustive"
     seeds: tuple[int, ...] = (0,)
     decode: DecodeSettings = field(default_factory=lambda: DecodeSettings(image_size=224))
@@ -119,6 +120,7 @@ class SearchSettings:
     max_macs: int | None = None
 
     def __post_init__(self) -> None:
+        check_strategies(self.strategies)
         if self.train_fraction is None:
             return
         if not 0 < self.train_fraction <= 1:
@@ -148,8 +150,12 @@ class Trial:
     @property
     def key(self) -> str:
         """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`, options joined by dashes."""
-        strategy = "".join(c if c.isalnum() or c in "-_." else "-" for c in self.strategy)
-        return f"{self.model.cut}__{strategy}__s{self.seed}"
+        return f"{self.model.cut}__{slug_of(self.strategy)}__s{self.seed}"
+
+    @property
+    def candidate(self) -> Candidate:
+        """What the trial is one training of."""
+        return Candidate(self.model.cut, self.strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +190,11 @@ class TrialResult:
     device: str
     seconds: float
 
+    @property
+    def candidate(self) -> Candidate:
+        """What the trial was one training of."""
+        return Candidate(self.cut, self.strategy)
+
 
 FailureKind = Literal["weights", "numerical", "memory", "unsupported", "crash", "error"]
 
@@ -198,6 +209,11 @@ class TrialFailure:
     seed: int
     kind: FailureKind
     reason: str
+
+    @property
+    def candidate(self) -> Candidate:
+        """What the trial was one training of."""
+        return Candidate(self.cut, self.strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import DataError, NoRunError
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
-from ttl_deploy.records.scores import Choice, Front
+from ttl_deploy.records.scores import Front
 from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
 from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.report.story import ExportStory, RunStory
@@ -31,7 +31,7 @@ def collect(run: RunFolder) -> RunStory:
         warnings=manifest.warnings,
         profile=codec.load(Profile, run.profile) if run.profile.exists() else None,
         front=_front(run),
-        choice=codec.load(Choice, run.chosen) if run.chosen.exists() else None,
+        choice=run.read_choice() if run.chosen.exists() else None,
         trials=tuple(outcomes.values()),
         curves={key: _curve(run.trial(key) / "metrics.jsonl") for key in outcomes},
         exports=tuple(_export(run, folder) for folder in run.exports()),

@@ -25,14 +25,17 @@ class Listing:
 
 
 def front_rows(front: Front, choice: Choice | None = None) -> Listing:
-    """Lay out a front, one row per trained cut, shallow to deep.
+    """Lay out a front, one row per trained candidate, shallow to deep.
 
-    The column of test scores is there only where some were made, that of latency only where some
-    were measured. The first column marks the choice with an arrow.
+    The column of strategies is there only where there are several, that of test scores only where some
+    were made, that of latency only where some were measured. The first column marks the choice with an
+    arrow.
     """
+    several = len(front.strategies) > 1
     columns = {
         "": [_mark(point, choice) for point in front.points],
         "cut": [point.cut for point in front.points],
+        "strategy": [point.strategy if several else "" for point in front.points],
         "val AUROC": [format_score(auroc_of(point.validation)) for point in front.points],
         "to the best": [format_difference(point.to_best) for point in front.points],
         "test AUROC": [format_score(auroc_of(point.test)) if point.test else "" for point in front.points],
@@ -42,10 +45,11 @@ def front_rows(front: Front, choice: Choice | None = None) -> Listing:
         "latency": ["" if point.latency_s is None else format_latency(point.latency_s) for point in front.points],
         "on front by": [", ".join(AXIS_WORDS[axis] for axis in point.on_front) for point in front.points],
     }
-    filled = {title: cells for title, cells in columns.items() if title not in ("test AUROC", "latency") or any(cells)}
+    optional = ("strategy", "test AUROC", "latency")
+    filled = {title: cells for title, cells in columns.items() if title not in optional or any(cells)}
     return Listing(
         columns=tuple(filled),
-        numeric=tuple(title not in ("", "cut", "on front by") for title in filled),
+        numeric=tuple(title not in ("", "cut", "strategy", "on front by") for title in filled),
         rows=tuple(zip(*filled.values(), strict=True)),
     )
 
@@ -56,4 +60,4 @@ def auroc_of(scores: tuple[Score, ...]) -> Score:
 
 
 def _mark(point: FrontPoint, choice: Choice | None) -> str:
-    return "→" if choice is not None and choice.cut == point.cut else ""
+    return "→" if choice is not None and choice.candidate == point.candidate else ""

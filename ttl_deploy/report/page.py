@@ -14,8 +14,9 @@ from ttl_deploy.plugins import import_part
 from ttl_deploy.records.scores import METRICS
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
+from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
-from ttl_deploy.report.plots import draw_curves, draw_depth, draw_front
+from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.tables import left_out
 

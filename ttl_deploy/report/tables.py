@@ -1,4 +1,4 @@
-"""`results.csv` (one row per trial) and `front.csv` (one row per cut), for spreadsheets and scripts.
+"""`results.csv` (one row per trial) and `front.csv` (one row per candidate), for spreadsheets and scripts.
 
 Units stand in the column names. Text that a spreadsheet would run as a formula is defused.
 """
@@ -44,6 +44,7 @@ RESULT_COLUMNS = (
 _SCORED: tuple[Split, ...] = ("val", "test")
 FRONT_COLUMNS = (
     "cut",
+    "strategy",
     "best",
     "reference",
     "on_front",
@@ -95,7 +96,7 @@ def left_out(story: RunStory) -> dict[str, str]:
 
 
 def write_front_csv(path: Path, front: Front) -> None:
-    """Publish one row per trained cut, shallow to deep, with every score and its interval."""
+    """Publish one row per trained candidate, shallow to deep, with every score and its interval."""
     _publish(path, FRONT_COLUMNS, [_front_cells(front, point) for point in front.points])
 
 
@@ -149,8 +150,9 @@ def _front_cells(front: Front, point: FrontPoint) -> dict[str, Cell]:
     of_seeds = [value for value in point.seed_values if value is not None]
     cells: dict[str, Cell] = {
         "cut": point.cut,
-        "best": "yes" if point.cut == front.best else "no",
-        "reference": "yes" if point.cut == front.reference else "no",
+        "strategy": point.strategy,
+        "best": "yes" if point.name == front.best else "no",
+        "reference": "yes" if point.name == front.reference else "no",
         "on_front": " ".join(point.on_front),
         "params": point.params,
         "params_share": point.params_share,

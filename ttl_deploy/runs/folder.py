@@ -14,7 +14,10 @@ from filelock import FileLock, Timeout
 from ttl_deploy.errors import NoRunError, RunBusyError, RunMismatchError, StorageError
 from ttl_deploy.files import make_folder, publish_text, remove_litter, storage_errors
 from ttl_deploy.records import codec
+from ttl_deploy.records.candidates import Candidate, slug_of
+from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy.runs import older
 from ttl_deploy.runs.ledger import Ledger
 
 CONFIG = "config.json"
@@ -95,9 +98,14 @@ class RunFolder:
         """The folder of one trial."""
         return self.path / "trials" / key
 
-    def export(self, cut: str) -> Path:
-        """The folder of the artifact exported for one cut."""
-        return self.path / "exports" / cut
+    def export(self, candidate: Candidate) -> Path:
+        """The folder of the artifact exported for a candidate: its cut's name, and a strategy where that is not clear.
+
+        It is clear where the run has one strategy, and this is it: a teacher may have been trained by another.
+        """
+        cut, strategy = candidate
+        clear = self.settings().strategies == (strategy,)
+        return self.path / "exports" / (cut if clear else f"{cut}__{slug_of(strategy)}")
 
     def exports(self) -> tuple[Path, ...]:
         """All artifact folders, the newest first."""
@@ -114,7 +122,17 @@ class RunFolder:
             raise NoRunError(
                 f"{self.path} is not a run folder (it has no {CONFIG}): name one that `ttl-deploy search` made"
             )
-        return codec.load(SearchSettings, self.config)
+        return older.upgrade_settings(codec.load(dict, self.config), source=str(self.config))
+
+    def read_front(self) -> Front:
+        """Read the stored front."""
+        content = codec.load(dict, self.front)
+        return older.upgrade_front(content, strategy=self.settings().strategies[0], source=str(self.front))
+
+    def read_choice(self) -> Choice:
+        """Read the stored choice."""
+        content = codec.load(dict, self.chosen)
+        return older.upgrade_choice(content, strategy=self.settings().strategies[0], source=str(self.chosen))
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -17,8 +17,8 @@ from ttl_deploy.models.input_conventions import Feeding, describe_convention
 from ttl_deploy.models.weights.prepared import find_feeding
 from ttl_deploy.models.weights.source import find_weights
 from ttl_deploy.records import codec
-from ttl_deploy.records.models import FULL, Cut, ModelSpec
-from ttl_deploy.records.trials import SearchSettings, Trial
+from ttl_deploy.records.models import FULL, Cut
+from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
 from ttl_deploy.runtime.machine import usable_cores
 
@@ -74,24 +74,3 @@ def check_weights(
         note(f"weights: {change}; images become {used.input_in_words}")
     for one in uncovered:
         note(f"there will be no reference to compare with: {one.reason}")
-
-
-def make_trial(settings: SearchSettings, cut: Cut, seed: int, *, classes: int, feeding: Feeding) -> Trial:
-    """Describe the training of one cut from one seed."""
-    spec = ModelSpec(
-        backbone=settings.backbone,
-        cut=cut.name,
-        classes=classes,
-        image_size=settings.decode.image_size,
-        pool=settings.pool,
-        dropout=settings.dropout,
-    )
-    return Trial(
-        model=spec,
-        weights=settings.weights,
-        input=feeding.network,
-        weights_input=feeding.file,
-        strategy=settings.strategy,
-        seed=seed,
-        train=settings.train,
-    )

@@ -12,6 +12,7 @@ from ttl_deploy.errors import NoRunError
 from ttl_deploy.evidence import choice, front
 from ttl_deploy.evidence.front import LabelledSplit
 from ttl_deploy.records import codec
+from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Choice, Front, PickRule
 from ttl_deploy.records.trials import Profile, TrialFailure, TrialResult
@@ -32,8 +33,8 @@ def read(run: RunFolder) -> Found:
     """Return what a run has found; an unfinished run's front is computed from the trials finished so far."""
     if run.front.is_file():
         return Found(
-            front=codec.load(Front, run.front),
-            choice=codec.load(Choice, run.chosen) if run.chosen.is_file() else None,
+            front=run.read_front(),
+            choice=run.read_choice() if run.chosen.is_file() else None,
         )
     return Found(front=validation_front(run, outcomes_so_far(run)), choice=None)
 
@@ -91,28 +92,31 @@ def validation_front(run: RunFolder, known: Mapping[str, Outcome]) -> Front:
         codec.load(Profile, run.profile),
         _predictions(run, finished(known), "val"),
         labelled_split(run.data, "val"),
+        strategies=run.settings().strategies,
     )
 
 
 def front_with_test(run: RunFolder, found: Front, known: Mapping[str, Outcome]) -> Front:
-    """Add the test scores of the cuts for which the test split was opened."""
-    opened = {cut: seeds for cut, seeds in finished(known).items() if cut in cuts_to_confirm(found)}
+    """Add the test scores of the candidates for which the test split was opened."""
+    wanted = candidates_to_confirm(found)
+    opened = {candidate: seeds for candidate, seeds in finished(known).items() if candidate in wanted}
     return front.add_test_scores(found, _predictions(run, opened, "test"), labelled_split(run.data, "test"))
 
 
-def cuts_to_confirm(found: Front) -> tuple[str, ...]:
-    """Return the cuts whose test scores are stated: the front's members and the reference."""
+def candidates_to_confirm(found: Front) -> tuple[Candidate, ...]:
+    """Return the candidates whose test scores are stated: the front's members and the reference."""
     reference = [found.reference] if found.reference else []
-    return tuple(dict.fromkeys([*front.pareto_members(found), *reference]))
+    names = dict.fromkeys([*front.pareto_members(found), *reference])
+    return tuple(found.point(name).candidate for name in names)
 
 
-def finished(known: Mapping[str, Outcome]) -> dict[str, dict[int, str]]:
-    """Return the finished trials' keys by cut and seed."""
-    by_cut: dict[str, dict[int, str]] = {}
+def finished(known: Mapping[str, Outcome]) -> dict[Candidate, dict[int, str]]:
+    """Return the finished trials' keys by candidate and seed."""
+    found: dict[Candidate, dict[int, str]] = {}
     for outcome in known.values():
         if isinstance(outcome, TrialResult):
-            by_cut.setdefault(outcome.cut, {})[outcome.seed] = outcome.key
-    return {cut: dict(sorted(seeds.items())) for cut, seeds in by_cut.items()}
+            found.setdefault(outcome.candidate, {})[outcome.seed] = outcome.key
+    return {candidate: dict(sorted(seeds.items())) for candidate, seeds in found.items()}
 
 
 def labelled_split(data: Path, split: Split) -> LabelledSplit:
@@ -133,8 +137,9 @@ def read_probabilities(run: RunFolder, key: str, split: Split) -> NDArray[np.flo
 
 
 def _predictions(
-    run: RunFolder, keys: Mapping[str, Mapping[int, str]], split: Split
-) -> dict[str, dict[int, NDArray[np.float32]]]:
+    run: RunFolder, keys: Mapping[Candidate, Mapping[int, str]], split: Split
+) -> dict[Candidate, dict[int, NDArray[np.float32]]]:
     return {
-        cut: {seed: read_probabilities(run, key, split) for seed, key in of_cut.items()} for cut, of_cut in keys.items()
+        candidate: {seed: read_probabilities(run, key, split) for seed, key in by_seed.items()}
+        for candidate, by_seed in keys.items()
     }

@@ -1,7 +1,7 @@
 """From the choice to an artifact: rebuild the chosen trial's model, describe it, let a format export it."""
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +17,14 @@ from ttl_deploy.evidence import intervals
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, InputSpec
+from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Manifest, Split
 from ttl_deploy.records.models import ModelSpec
-from ttl_deploy.records.scores import FrontPoint, Score
+from ttl_deploy.records.scores import Choice, FrontPoint, Score
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
+from ttl_deploy.search.findings import Found
 from ttl_deploy.training.loop import WEIGHTS
 
 CHECK_IMAGES = 128
@@ -32,32 +34,67 @@ INTENDED_USE = "Research. Not for clinical use without validation on the data of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
-    """An artifact that was published: its folder and manifest."""
+    """An artifact that was published: its folder and manifest; `note` says what was taken without being named."""
 
     folder: Path
     manifest: ArtifactManifest
+    note: str = ""
 
 
-def ship(run: RunFolder, *, format_name: str = "onnx", cut: str | None = None, seed: int | None = None) -> Shipped:
-    """Export the chosen model of a run, or that of another trained cut, and publish it if it passes its checks.
+def ship(
+    run: RunFolder,
+    *,
+    format_name: str = "onnx",
+    cut: str | None = None,
+    strategy: str | None = None,
+    seed: int | None = None,
+) -> Shipped:
+    """Export the chosen model of a run, or that of another trained candidate, and publish it if it passes its checks.
 
-    Raises `UnknownNameError` for a format, cut or seed that is not there, and `GateError`, publishing
-    nothing, where the file does not do what the model does.
+    Without a `cut` it is the chosen one, without a `strategy` the one that did best at the named cut.
+    Raises `UnknownNameError` for a format, cut, strategy or seed that is not there, and `GateError`,
+    publishing nothing, where the file does not do what the model does.
     """
     exporter = plugins.load("formats", format_name)()
     found = findings.read(run)
     if cut is None and found.choice is None:
         raise NoRunError(f"{run.path} is not finished, so nothing is chosen yet: resume it, or name a --cut")
-    wanted = cut or (found.choice.cut if found.choice else "")
-    keys = findings.finished(findings.outcomes_so_far(run))
-    if wanted not in keys:
-        raise UnknownNameError("trained cut", wanted, keys)
-    point = found.front.point(wanted)
+    wanted, note = find_candidate(found, cut, strategy)
+    point = found.front.point_of(*wanted)
+    keys = findings.finished(findings.outcomes_so_far(run))[wanted]
     if seed is None:
-        seed = found.choice.seed if found.choice and found.choice.cut == wanted else _best_seed(point)
-    if seed not in keys[wanted]:
-        raise UnknownNameError("trained seed", str(seed), map(str, keys[wanted]))
-    return _export(run, exporter, point, keys[wanted][seed])
+        seed = found.choice.seed if found.choice and found.choice.candidate == wanted else _best_seed(point)
+    if seed not in keys:
+        raise UnknownNameError("trained seed", str(seed), map(str, keys))
+    return replace(_export(run, exporter, point, keys[seed]), note=note)
+
+
+def find_candidate(found: Found, cut: str | None, strategy: str | None) -> tuple[Candidate, str]:
+    """Return which candidate a cut and a strategy mean, None being not named; and a word on what was taken.
+
+    Raises `UnknownNameError` listing what was trained. A cut is needed where nothing is chosen.
+    """
+    choice: Choice | None = found.choice
+    if cut is None and strategy is None and choice is not None:
+        return choice.candidate, ""
+    wanted = cut or (choice.cut if choice else "")
+    if wanted not in found.front.cuts:
+        raise UnknownNameError("trained cut", wanted, found.front.cuts)
+    points = {point.strategy: point for point in found.front.points if point.cut == wanted}
+    if strategy is not None:
+        if strategy not in points:
+            raise UnknownNameError("trained strategy", strategy, points, f"The cut was {wanted}.")
+        return points[strategy].candidate, ""
+    best = max(points.values(), key=_validation_auroc)
+    if len(points) == 1:
+        return best.candidate, ""
+    others = ", ".join(one for one in points if one != best.strategy)
+    return best.candidate, f"{wanted} by {best.strategy}, which did best there on validation; --strategy takes {others}"
+
+
+def _validation_auroc(point: FrontPoint) -> float:
+    value = next(score.value for score in point.validation if score.metric == "auroc")
+    return -1.0 if value is None else value
 
 
 def _best_seed(point: FrontPoint) -> int:
@@ -71,10 +108,10 @@ def _export(run: RunFolder, exporter: plugins.Format, point: FrontPoint, key: st
     data = load_manifest(run.data)
     model = truncation.build(trial.model)
     weights.load_weights(model, run.trial(key) / WEIGHTS)
-    folder = run.export(trial.model.cut)
+    folder = run.export(trial.candidate)
     manifest = exporter.export(
         model.eval(),
-        _describe(run, trial, result, point, data),
+        _describe(run, trial, result, point, data, name=f"{trial.model.backbone}-{folder.name}"),
         folder,
         images=_check_images(run, data),
         references=_references(run, key, data),
@@ -82,11 +119,13 @@ def _export(run: RunFolder, exporter: plugins.Format, point: FrontPoint, key: st
     return Shipped(folder=folder, manifest=manifest)
 
 
-def _describe(run: RunFolder, trial: Trial, result: TrialResult, point: FrontPoint, data: Manifest) -> ArtifactManifest:
+def _describe(
+    run: RunFolder, trial: Trial, result: TrialResult, point: FrontPoint, data: Manifest, *, name: str
+) -> ArtifactManifest:
     settings = run.settings()
     spec: ModelSpec = trial.model
     return ArtifactManifest(
-        name=f"{spec.backbone}-{spec.cut}",
+        name=name,
         format="onnx",
         precision="fp32",
         model=spec,

@@ -12,12 +12,15 @@ from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
 class StudyState:
     """What a policy may know: the candidate cuts, shallow to deep with the full network last, and outcomes so far.
 
-    `trial_of` is every trial that the settings allow, by cut and seed.
+    `trial_of` is every trial that the settings allow, by cut, strategy and seed. Where a strategy learns
+    from a teacher, the study adds that trial ahead of it by itself; one by a strategy that is not among
+    `strategies` is in `trial_of` for the full network only.
     """
 
     cuts: tuple[Cut, ...]
+    strategies: tuple[str, ...]
     seeds: tuple[int, ...]
-    trial_of: Mapping[tuple[str, int], Trial]
+    trial_of: Mapping[tuple[str, str, int], Trial]
     outcomes: Mapping[str, TrialResult | TrialFailure]
 
 

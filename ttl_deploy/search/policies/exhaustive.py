@@ -1,6 +1,7 @@
-"""The exhaustive policy: every candidate cut on every seed, as the TTL paper did."""
+"""The exhaustive policy: every candidate cut by every strategy on every seed, as the TTL paper did with one."""
 
 from collections.abc import Sequence
+from itertools import product
 
 from ttl_deploy.records.trials import Trial
 from ttl_deploy.search.policies import StudyState
@@ -11,5 +12,8 @@ class Exhaustive:
 
     def propose(self, state: StudyState) -> Sequence[Trial]:
         """Return all trials without an outcome."""
-        deepest_first = [state.trial_of[cut.name, seed] for cut in reversed(state.cuts) for seed in state.seeds]
+        deepest_first = [
+            state.trial_of[cut.name, strategy, seed]
+            for cut, strategy, seed in product(reversed(state.cuts), state.strategies, state.seeds)
+        ]
         return [trial for trial in deepest_first if trial.key not in state.outcomes]

@@ -1,0 +1,109 @@
+"""What is compared: every wanted cut by every wanted strategy, and the trials of both, with their teachers'."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ttl_deploy.errors import UsageError
+from ttl_deploy.models.cuts import list_cuts, resolve_cuts
+from ttl_deploy.models.input_conventions import Feeding
+from ttl_deploy.records.candidates import check_strategies
+from ttl_deploy.records.models import FULL, Cut, ModelSpec
+from ttl_deploy.records.trials import SearchSettings, Trial
+from ttl_deploy.training.strategies import find_strategy
+
+TrialOf = Mapping[tuple[str, str, int], Trial]
+"""Trials by cut, strategy and seed."""
+
+
+def find_cuts(settings: SearchSettings, *, classes: int) -> tuple[Cut, ...]:
+    """Return the wanted cuts, shallow to deep, the full network last."""
+    known = list_cuts(settings.backbone, image_size=settings.decode.image_size, classes=classes, pool=settings.pool)
+    wanted = {cut.name for cut in resolve_cuts(settings.cuts, known)} | {FULL}
+    return tuple(cut for cut in known if cut.name in wanted)
+
+
+def find_teachers(strategies: Sequence[str]) -> dict[str, str | None]:
+    """Return for each strategy the one by which its teacher is trained, None where it needs no teacher.
+
+    The given strategies come first, then those of teachers that were not given. Raises
+    `UnknownNameError` or `UsageError` for one that cannot be used, that teaches itself, or that is a
+    given one written otherwise.
+    """
+    found: dict[str, str | None] = {}
+    waiting = list(strategies)
+    while waiting:
+        text = waiting.pop(0)
+        if text not in found:
+            found[text] = find_strategy(text).teacher
+            waiting += [teacher for teacher in (found[text],) if teacher is not None]
+    try:
+        check_strategies(tuple(found))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for text in strategies:
+        _refuse_circle(text, found)
+    return found
+
+
+def _refuse_circle(text: str, teacher_of: Mapping[str, str | None]) -> None:
+    seen: list[str] = []
+    following: str | None = text
+    while following is not None:
+        if following in seen:
+            raise UsageError(f"strategy {following!r} would be its own teacher: {' <- '.join([*seen, following])}")
+        seen.append(following)
+        following = teacher_of[following]
+
+
+def make_trials(settings: SearchSettings, cuts: Sequence[Cut], *, classes: int, feeding: Feeding) -> TrialOf:
+    """Describe every trial: all cuts by the strategies of the settings, the full network by their teachers' too."""
+    teacher_of = find_teachers(settings.strategies)
+    return {
+        (cut, strategy, seed): make_trial(
+            settings, cut, strategy, seed, teacher=teacher_of[strategy], classes=classes, feeding=feeding
+        )
+        for cut, strategy in _pairs(settings, cuts, teacher_of)
+        for seed in settings.seeds
+    }
+
+
+def _pairs(settings: SearchSettings, cuts: Sequence[Cut], all_strategies: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for cut in cuts:
+        for strategy in all_strategies if cut.name == FULL else settings.strategies:
+            yield cut.name, strategy
+
+
+def make_trial(
+    settings: SearchSettings,
+    cut: str,
+    strategy: str,
+    seed: int,
+    *,
+    teacher: str | None,
+    classes: int,
+    feeding: Feeding,
+) -> Trial:
+    """Describe the training of one cut by one strategy from one seed.
+
+    `teacher` is the strategy by which the full network is trained that it learns from, on the same seed.
+    """
+    spec = ModelSpec(
+        backbone=settings.backbone,
+        cut=cut,
+        classes=classes,
+        image_size=settings.decode.image_size,
+        pool=settings.pool,
+        dropout=settings.dropout,
+    )
+    trial = Trial(
+        model=spec,
+        weights=settings.weights,
+        input=feeding.network,
+        weights_input=feeding.file,
+        strategy=strategy,
+        seed=seed,
+        train=settings.train,
+    )
+    if teacher is None:
+        return trial
+    return replace(trial, teacher=replace(trial, model=replace(spec, cut=FULL), strategy=teacher).key)

@@ -1,0 +1,62 @@
+"""After the training: the test split opened once, and the front and the choice stored."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.evidence.choice import choose
+from ttl_deploy.records import codec
+from ttl_deploy.records.scores import Front
+from ttl_deploy.records.trials import TestOpening
+from ttl_deploy.search import findings
+from ttl_deploy.search.candidates import TrialOf
+from ttl_deploy.search.context import Study
+from ttl_deploy.search.findings import Found, Outcome
+from ttl_deploy.search.next_steps import write_next_steps
+from ttl_deploy.search.rounds import make_task, run_with_retries
+
+
+def confirm(
+    study: Study, trials: TrialOf, known: Mapping[str, Outcome], cache: PixelCache, *, images: Mapping[str, int]
+) -> Front:
+    """Open the test split, once, for the reference and the front's members; returns the front with test scores."""
+    run = study.run
+    front = findings.validation_front(run, known)
+    keys = findings.finished(known)
+    members = [
+        trials[candidate.cut, candidate.strategy, seed]
+        for candidate in findings.candidates_to_confirm(front)
+        for seed in study.settings.seeds
+        if seed in keys.get(candidate, {})
+    ]
+    opening = TestOpening(split="test", command=study.command, trials=tuple(trial.key for trial in members))
+    run.ledger.append("test_opened", "search", msgspec.to_builtins(opening))
+    missing = [trial for trial in members if not (run.trial(trial.key) / "predictions_test.npz").exists()]
+    tasks = [make_task(study, "test", trial, cache, cost=float(images["test"])) for trial in missing]
+    if tasks:
+        study.reporter.plan(tasks)
+        for position, outcome in run_with_retries(study, dict(enumerate(tasks))):
+            if outcome is not None:
+                raise TtlDeployError(f"{tasks[position].trial.key} cannot be tested: {outcome}")
+    return findings.front_with_test(run, front, known)
+
+
+def conclude(study: Study, front: Front) -> Found:
+    """Store the front and the choice by the settings' rule; a choice the user made later is kept."""
+    run, settings = study.run, study.settings
+    codec.save(run.front, front)
+    if not run.chosen.exists() or not run.ledger.of_event("chosen"):
+        chosen = choose(
+            front,
+            settings.pick,
+            max_latency_s=settings.max_latency_s,
+            max_params=settings.max_params,
+            max_macs=settings.max_macs,
+        )
+        codec.save(run.chosen, chosen)
+        content = {"cut": chosen.cut, "strategy": chosen.strategy, "seed": chosen.seed, "rule": chosen.rule}
+        run.ledger.append("chosen", chosen.cut, content)
+    write_next_steps(run)
+    return Found(front=front, choice=run.read_choice())

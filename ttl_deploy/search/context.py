@@ -1,0 +1,45 @@
+"""What every stage of a study has at hand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.search.executors import Executor
+from ttl_deploy.search.findings import Outcome
+from ttl_deploy.search.tasks import Task
+from ttl_deploy.training.loop import Progress
+
+
+class Reporter(Protocol):
+    """Hears how a study goes on; shows it, or not."""
+
+    def step(self, stage: str, done: int, total: int) -> None:
+        """A stage outside training has done some of its units."""
+
+    def plan(self, tasks: Sequence[Task]) -> None:
+        """A round of tasks begins."""
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        """A task has got on."""
+
+    def ended(self, task: Task, outcome: Outcome | None) -> None:
+        """A task has ended."""
+
+    def note(self, text: str) -> None:
+        """Something a user should know, in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One call of `run_study`; `command` is what was typed."""
+
+    settings: SearchSettings
+    run: RunFolder
+    command: str
+    device: torch.device
+    executor: Executor
+    reporter: Reporter

@@ -1,0 +1,136 @@
+"""Training in rounds: what the policy proposes is planned, run in waves, and recorded in the plan's order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from ttl_deploy import plugins
+from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.errors import DataError
+from ttl_deploy.records.models import FULL, Cut
+from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
+from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.runs.ledger import Event
+from ttl_deploy.search import findings
+from ttl_deploy.search.candidates import TrialOf
+from ttl_deploy.search.context import Reporter, Study
+from ttl_deploy.search.executors.memory import estimate_task
+from ttl_deploy.search.findings import Outcome
+from ttl_deploy.search.policies import StudyState
+from ttl_deploy.search.tasks import Task
+from ttl_deploy.search.waves import next_wave, plan_trials
+from ttl_deploy.training.loop import Progress
+
+_ATTEMPTS = 3
+
+
+def train(
+    study: Study, cuts: tuple[Cut, ...], trials: TrialOf, cache: PixelCache, *, images: Mapping[str, int]
+) -> Mapping[str, Outcome]:
+    """Let the policy propose trials of `cuts` until it has no more, and record every outcome."""
+    policy = plugins.load("policies", study.settings.policy)()
+    known = findings.outcomes(study.run)
+    macs = {cut.name: cut.macs for cut in cuts}
+    allowed = {place: trial for place, trial in trials.items() if place[0] in macs}
+    while True:
+        state = StudyState(
+            cuts=cuts,
+            strategies=study.settings.strategies,
+            seeds=study.settings.seeds,
+            trial_of=allowed,
+            outcomes=known,
+        )
+        proposed = policy.propose(state)
+        if not proposed:
+            return known
+        plan = plan_trials(proposed, allowed.values(), known)
+        tasks = [make_task(study, "train", trial, cache, cost=_cost(trial, macs, images)) for trial in plan]
+        known = {**known, **_run_round(study, tasks, known)}
+
+
+def _cost(trial: Trial, macs: Mapping[str, int], images: Mapping[str, int]) -> float:
+    """Return what a trial is worth in MACs: a training step costs about three forward passes, a teacher's one."""
+    own = macs[trial.model.cut] * (3.0 * images["train"] + images["val"])
+    teachers = macs[FULL] * images["train"] if trial.teacher is not None else 0.0
+    return trial.train.epochs * (own + teachers)
+
+
+def make_task(study: Study, kind: Literal["train", "test"], trial: Trial, cache: PixelCache, *, cost: float) -> Task:
+    """Describe a unit of work for the executor."""
+    return Task(
+        kind=kind,
+        trial=trial,
+        run=str(study.run.path),
+        cache=str(cache.path),
+        device=str(study.device),
+        cost=cost,
+        memory_bytes=estimate_task(kind, trial, study.device),
+    )
+
+
+def _run_round(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Run training tasks; ledger lines are written in the order of the tasks, whichever ends first."""
+    outcomes: dict[int, Outcome] = {}
+    written = 0
+    for position, outcome in _run_waves(study, tasks, known):
+        outcomes[position] = outcome
+        while written in outcomes:
+            _record(study.run, outcomes[written])
+            written += 1
+    return {outcome.key: outcome for outcome in outcomes.values()}
+
+
+def _run_waves(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]) -> Iterator[tuple[int, Outcome]]:
+    """Yield position and outcome of every task, running it once its teacher has an outcome."""
+    known = dict(known)
+    left = dict(enumerate(tasks))
+    study.reporter.plan(tasks)
+    while left:
+        wave = next_wave({position: task.trial for position, task in left.items()}, known)
+        failed = {position: left.pop(position) for position in wave.failed}
+        ready = {position: left.pop(position) for position in wave.ready}
+        for position, task in failed.items():
+            known[task.trial.key] = wave.failed[position]
+            study.reporter.ended(task, wave.failed[position])
+            yield position, wave.failed[position]
+        for position, outcome in run_with_retries(study, ready, later=tuple(left.values())):
+            if outcome is None:
+                raise DataError(f"the training of {tasks[position].trial.key} ended without a result")
+            known[outcome.key] = outcome
+            yield position, outcome
+
+
+def run_with_retries(
+    study: Study, tasks: Mapping[int, Task], *, later: Sequence[Task] = ()
+) -> Iterator[tuple[int, Outcome | None]]:
+    """Yield position and outcome of every task; one whose process was killed goes on from its checkpoint.
+
+    `later` are the tasks that were planned with these but are run after them.
+    """
+    left = dict(tasks)
+    for attempt in range(1, _ATTEMPTS + 1):
+        positions, chosen = list(left), list(left.values())
+        if attempt > 1:
+            study.reporter.plan([*chosen, *later])
+        left = {}
+        for done in study.executor.run(chosen, report=partial(_report, study.reporter, chosen)):
+            task, position = chosen[done.position], positions[done.position]
+            if isinstance(done.outcome, TrialFailure) and done.outcome.kind == "crash" and attempt < _ATTEMPTS:
+                study.reporter.note(f"{task.trial.key}: {done.outcome.reason}; trying again from its checkpoint")
+                left[position] = task
+                continue
+            study.reporter.ended(task, done.outcome)
+            yield position, done.outcome
+        if not left:
+            return
+
+
+def _report(reporter: Reporter, tasks: Sequence[Task], number: int, progress: Progress) -> None:
+    reporter.progress(tasks[number], progress)
+
+
+def _record(run: RunFolder, outcome: Outcome) -> None:
+    event: Event = "trial_finished" if isinstance(outcome, TrialResult) else "trial_failed"
+    run.ledger.append(event, outcome.key, msgspec.to_builtins(outcome))
