@@ -48,6 +48,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "mean-var": "ttl_deploy.training.strategies.mean_var:MeanVar",
             "transfusion": "ttl_deploy.training.strategies.transfusion:Transfusion",
             "gabor": "ttl_deploy.training.strategies.gabor:Gabor",
+            "distill": "ttl_deploy.training.strategies.distill:Distillation",
         },
         "policies": {"exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive"},
         "executors": {"local": "ttl_deploy.search.executors.local:LocalExecutor"},

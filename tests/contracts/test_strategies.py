@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from ttl_deploy.records.trials import Augmentation, TrainSettings, Trial
 from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.loop import Progress, run_trial
 from ttl_deploy.training.strategies import Phase, find_strategy
+from ttl_deploy.training.teaching import Teacher
 
+Train = Callable[..., None]
 SIDE, CPU = 32, torch.device("cpu")
 NEEDED = {"lwft": "lwft?freeze=layer1.0", "transfusion": "transfusion?upto=layer1.0"}
-STRATEGIES = [NEEDED.get(name, name) for name in plugins.names("strategies")]
+STRATEGIES = [NEEDED.get(name, name) for name in plugins.names("strategies")] + ["distill?learn=lp-ft&features=1"]
 SETTINGS = TrainSettings(
     epochs=4,
     batch_size=16,
@@ -60,8 +63,32 @@ def draw(count: int, seed: int) -> LabelledPixels:
     return LabelledPixels(array=images, rows=np.arange(count, dtype=np.int64), labels=labels)
 
 
-def train(strategy: str, folder: Path, report: Callable[[Progress], None] = lambda progress: None) -> None:
-    run_trial(trial_of(strategy), train=draw(64, 1), val=draw(32, 2), folder=folder, device=CPU, report=report)
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    """Train the full network for those strategies that learn from one."""
+    folder = tmp_path_factory.mktemp("teacher")
+    trial = replace(trial_of("full"), model=spec_of(cut="full"), train=replace(SETTINGS, epochs=2))
+    run_trial(trial, train=draw(64, 1), val=draw(32, 2), folder=folder, device=CPU)
+    return Teacher(model=trial.model, weights=folder / "best.safetensors", input=trial.input)
+
+
+@pytest.fixture(scope="session")
+def train(teacher: Teacher) -> Train:
+    """Train by a strategy, in a folder, with a teacher for those that want one."""
+
+    def run(strategy: str, folder: Path, report: Callable[[Progress], None] = lambda progress: None) -> None:
+        taught_by = teacher if find_strategy(strategy).teacher else None
+        run_trial(
+            trial_of(strategy),
+            train=draw(64, 1),
+            val=draw(32, 2),
+            folder=folder,
+            device=CPU,
+            teacher=taught_by,
+            report=report,
+        )
+
+    return run
 
 
 def weights_in(folder: Path) -> dict[str, torch.Tensor]:
@@ -87,7 +114,9 @@ def test_every_parameter_is_in_one_group_at_most_and_the_epochs_add_up(strategy:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_is_in_no_group_stays_bit_identical_with_its_statistics(strategy: str, tmp_path: Path) -> None:
+def test_what_is_in_no_group_stays_bit_identical_with_its_statistics(
+    train: Train, strategy: str, tmp_path: Path
+) -> None:
     train(strategy, tmp_path)
     before, after = initial_weights(), weights_in(tmp_path)
     model, phases = phases_of(strategy, spec_of())
@@ -102,14 +131,14 @@ def test_what_is_in_no_group_stays_bit_identical_with_its_statistics(strategy: s
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_loss_falls(strategy: str, tmp_path: Path) -> None:
+def test_the_loss_falls(train: Train, strategy: str, tmp_path: Path) -> None:
     train(strategy, tmp_path)
     losses = [json.loads(line)["train_loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_resumed_trial_ends_bit_for_bit_as_an_uninterrupted_one(strategy: str, tmp_path: Path) -> None:
+def test_a_resumed_trial_ends_bit_for_bit_as_an_uninterrupted_one(train: Train, strategy: str, tmp_path: Path) -> None:
     train(strategy, tmp_path / "whole")
     for stop_after in (1, 2, 3):
 

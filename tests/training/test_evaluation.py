@@ -51,7 +51,7 @@ class Limited(nn.Module):
 def test_too_little_memory_halves_the_images_at_once_and_changes_no_prediction(val_pixels: LabelledPixels) -> None:
     limited = Limited(most=9)
     means = evaluation.predict(limited, val_pixels, convention=IMAGENET_INPUT, device=CPU)
-    assert limited.given == [32, 32, 16, 8, 8, 8, 8]  # of 32 images
+    assert limited.given == [32, 16, 8, 8, 8, 8]
     pixels = val_pixels.array.astype(np.float64).mean((1, 2)) / 255
     expected = (pixels - np.array(IMAGENET_INPUT.mean)) / np.array(IMAGENET_INPUT.std)
     np.testing.assert_allclose(means, expected, atol=1e-5)

@@ -45,7 +45,7 @@ def run_over(
     After too little memory the pass begins anew with half as many images at once; where one alone is too
     many, `torch.OutOfMemoryError` goes on to the caller. `progress` gets the batches done and their number.
     """
-    size = BATCH_SIZE
+    size = max(1, min(BATCH_SIZE, len(data)))
     while True:
         try:
             return _run_over(module, data, convention=convention, device=device, batch_size=size, progress=progress)

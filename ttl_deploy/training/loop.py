@@ -31,7 +31,8 @@ from ttl_deploy.training.material import AS_THEY_ARE, Images, Material, Setup
 from ttl_deploy.training.recovery import TrialError as TrialError  # for those who call run_trial
 from ttl_deploy.training.state import State
 from ttl_deploy.training.steps import GuardedSteps, NotFiniteError
-from ttl_deploy.training.strategies import find_strategy
+from ttl_deploy.training.strategies import Phase, find_strategy
+from ttl_deploy.training.teaching import Lessons, Teacher
 
 WEIGHTS = "best.safetensors"
 PREDICTIONS = "predictions_val.npz"
@@ -63,16 +64,24 @@ class _Training:
     """One trial while it runs."""
 
     def __init__(
-        self, trial: Trial, train: LabelledPixels, val: LabelledPixels, *, folder: Path, device: torch.device
+        self,
+        trial: Trial,
+        train: LabelledPixels,
+        val: LabelledPixels,
+        *,
+        folder: Path,
+        device: torch.device,
+        teacher: Teacher | None = None,
     ) -> None:
         self.trial, self.settings, self.folder, self.device = trial, trial.train, folder, device
+        strategy = find_strategy(trial.strategy)
+        self.teacher = _take_teacher(trial, strategy.teacher, teacher)
         devices.seed_epoch(trial.seed, 0)
         model = truncation.build(trial.model)
         _check_channels(trial, model)
         feeding = Feeding(file=trial.weights_input, network=trial.input)
         self.note = weights.load_pretrained(model, trial.model, trial.weights, feeding=feeding).text
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
-        strategy = find_strategy(trial.strategy)
         strategy.prepare(model, trial.model)
         self.model = devices.place(model, device)
         self.phases = strategy.phases(self.model, trial.model, self.settings)
@@ -107,10 +116,16 @@ class _Training:
     def _enter_phase(self) -> None:
         """Let the phase's parameters learn, from images until its first epoch begins, which may compute features."""
         phases = self.phases[: self.state.phase + 1]
-        rests = features.trunk_rests(phases[-1])
         self.learning = Learning(self.model, phases[-1])
-        self.material: Material = Images(self.setup, AS_THEY_ARE if rests else self.settings.augmentation)
+        self.material = self._find_images(phases[-1])
         self.wants_features = features.are_worth_keeping(phases, self.setup)
+
+    def _find_images(self, phase: Phase) -> Material:
+        if phase.teaching is not None:
+            assert self.teacher is not None
+            return Lessons(self.setup, phase.teaching, self.teacher)
+        rests = features.trunk_rests(phase)
+        return Images(self.setup, AS_THEY_ARE if rests else self.settings.augmentation)
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one."""
@@ -290,6 +305,17 @@ def _check_channels(trial: Trial, model: TruncatedModel) -> None:
         )
 
 
+def _take_teacher(trial: Trial, wanted: str | None, given: Teacher | None) -> Teacher | None:
+    if wanted is None:
+        return None
+    if given is None:
+        raise UsageError(
+            f"{trial.key}: strategy {trial.strategy!r} needs a teacher but none is given: train the full network "
+            f"with {wanted!r} and the same seed first, and pass its weights as run_trial(teacher=...)"
+        )
+    return given
+
+
 def run_trial(
     trial: Trial,
     *,
@@ -297,11 +323,13 @@ def run_trial(
     val: LabelledPixels,
     folder: Path,
     device: torch.device,
+    teacher: Teacher | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> TrialResult:
     """Train a trial in `folder`, resuming what lies there; returns the result, also in `result.json`.
 
-    A trial that has finished before is not trained again.
+    A trial that has finished before is not trained again. `teacher` is the model that the trial's strategy
+    wants to learn from, if it does.
 
     Raises `TrialError` when the trial cannot be finished, and `TtlDeployError` for what the user must mend.
     """
@@ -311,7 +339,7 @@ def run_trial(
     codec.save(folder / "trial.json", trial)
     with devices.repeatable(trial.train.threads):
         try:
-            training = _Training(trial, train, val, folder=folder, device=device)
+            training = _Training(trial, train, val, folder=folder, device=device, teacher=teacher)
             training.resume()
             while not training.finished:
                 training.run_epoch(report)

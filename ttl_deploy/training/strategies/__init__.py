@@ -3,6 +3,7 @@
 One file each; `plugins.py` names them. A strategy is given as `--strategy NAME?option=value&…`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -113,14 +114,26 @@ def find_strategy(text: str) -> Strategy:
 
 def read_number(given: Mapping[str, str], option: str, default: float, *, least: float = 0.0) -> float:
     """Return an option's number, or the default; raises `UsageError` unless it is above `least`."""
-    text = given.get(option, str(default))
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise UsageError(f"strategy option {option}={text!r} is not a number") from error
-    if not least < value < float("inf"):
-        raise UsageError(f"strategy option {option}={text}: give a number above {least:g}")
+    value = _parse_number(given, option, default)
+    if not least < value < math.inf:
+        raise UsageError(f"strategy option {option}={given[option]}: give a number above {least:g}")
     return value
+
+
+def read_weight(given: Mapping[str, str], option: str, default: float, *, most: float | None = None) -> float:
+    """Return an option's number, or the default; raises `UsageError` unless it is 0 or more, and `most` or less."""
+    value = _parse_number(given, option, default)
+    if not (0 <= value < math.inf and (most is None or value <= most)):
+        allowed = "of 0 or more" if most is None else f"from 0 to {most:g}"
+        raise UsageError(f"strategy option {option}={given[option]}: give a number {allowed}")
+    return value
+
+
+def _parse_number(given: Mapping[str, str], option: str, default: float) -> float:
+    try:
+        return float(given.get(option, default))
+    except ValueError as error:
+        raise UsageError(f"strategy option {option}={given[option]!r} is not a number") from error
 
 
 def learning_groups(model: nn.Module, names: Iterable[str], *, lr: float, weight_decay: float) -> tuple[Group, ...]:
