@@ -74,9 +74,12 @@ class Images:
             yield batches.augment(images, self._augmentation, generator=generator), labels
 
     def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of images."""
-        logits = self._setup.compiled(batches.normalise(inputs, self._setup.trial.input))
-        return self._setup.task_loss(logits, labels)
+        """Return the loss of images in 0..255."""
+        return self._setup.task_loss(self.logits(inputs), labels)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return what the model that learns makes of images in 0..255."""
+        return self._setup.compiled(batches.normalise(inputs, self._setup.trial.input))
 
     def predict(self) -> NDArray[np.float32]:
         """Run the scored model over the validation images."""
