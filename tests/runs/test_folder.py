@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ttl_deploy.errors import NoRunError, RunBusyError, RunMismatchError, StorageError
+from ttl_deploy.errors import DataError, NoRunError, RunBusyError, RunMismatchError, StorageError
+from ttl_deploy.records import codec
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.trials import SearchSettings, TrainSettings
 from ttl_deploy.runs.folder import RunFolder, find_runs, newest_run
@@ -40,6 +41,31 @@ CHANGED = {
     "max_latency_s": 0.005,
     "max_params": 7,
     "max_macs": 9,
+}
+OLD_POINT = {
+    "cut": "a",
+    "params": 1,
+    "macs": 1,
+    "layers": 1,
+    "params_share": 1.0,
+    "macs_share": 1.0,
+    "latency_s": None,
+    "latency_noise_s": None,
+    "validation": [],
+    "test": [],
+    "seeds": [0],
+    "seed_values": [0.9],
+    "to_best": None,
+    "on_front": [],
+}
+OLD_CHOICE = {
+    "cut": "a",
+    "seed": 0,
+    "rule": "best",
+    "max_latency_s": None,
+    "max_params": None,
+    "max_macs": None,
+    "sentence": "a is best.",
 }
 
 
@@ -79,6 +105,31 @@ def test_a_run_from_before_loss_sampling_and_train_fraction_loads_and_resumes(tm
     assert run.settings() == SETTINGS
     with run.owned():
         assert run.claim(SETTINGS, "again") is False
+
+
+def test_a_run_from_before_several_strategies_loads_and_resumes(tmp_path: Path) -> None:
+    run = claimed(tmp_path / "run")
+    content = json.loads(run.config.read_text())
+    del content["strategies"]
+    run.config.write_text(json.dumps({**content, "strategy": "l2-sp"}))
+    assert run.settings().strategies == ("l2-sp",)
+    with run.owned():
+        assert run.claim(replace(SETTINGS, strategies=("l2-sp",)), "again") is False
+        with pytest.raises(RunMismatchError, match="strategies: l2-sp → full"):
+            run.claim(SETTINGS, "again")
+
+
+def test_a_front_and_a_choice_from_before_several_strategies_are_of_the_runs_strategy(tmp_path: Path) -> None:
+    run = claimed(tmp_path / "run")
+    codec.save(run.config, replace(SETTINGS, strategies=("l2-sp",)))
+    run.front.write_text(json.dumps({"best": "a", "reference": None, "target": "t", "points": [OLD_POINT]}))
+    run.chosen.write_text(json.dumps(OLD_CHOICE))
+    (point,) = run.read_front().points
+    assert (point.name, point.cut, point.strategy) == ("a", "a", "l2-sp")
+    assert run.read_choice().candidate == ("a", "l2-sp")
+    run.front.write_text(json.dumps({"best": "a", "points": [{"cut": "a"}]}))
+    with pytest.raises(DataError, match=r"front\.json is not a valid Front"):
+        run.read_front()
 
 
 def test_a_run_that_did_nothing_yet_may_begin_anew_with_other_settings(tmp_path: Path) -> None:

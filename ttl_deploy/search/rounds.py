@@ -111,6 +111,8 @@ def run_with_retries(
     """
     left = dict(tasks)
     for attempt in range(1, _ATTEMPTS + 1):
+        if not left:
+            return
         positions, chosen = list(left), list(left.values())
         if attempt > 1:
             study.reporter.plan([*chosen, *later])
@@ -123,8 +125,6 @@ def run_with_retries(
                 continue
             study.reporter.ended(task, done.outcome)
             yield position, done.outcome
-        if not left:
-            return
 
 
 def _report(reporter: Reporter, tasks: Sequence[Task], number: int, progress: Progress) -> None:
