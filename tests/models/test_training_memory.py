@@ -118,6 +118,13 @@ def test_the_estimate_is_the_peak_of_a_real_training(backbone: str, cut: str, im
     assert 0.9 * real <= estimate_training_bytes(spec, batch_size=images, precision="fp32") <= 1.4 * real
 
 
+def test_a_network_with_several_exits_saves_what_all_of_them_need() -> None:
+    spec = describe("mobilenet_v2", "features.9", exits=("features.3", "features.6", "features.9"))
+    needs, real = measure_needs(spec), count_saved(truncation.build_exits(spec).train(), IMAGES)
+    assert 0.99 * real <= needs.saved_always + IMAGES * needs.saved_per_image <= 1.05 * real
+    assert needs.weights > measure_needs(describe("mobilenet_v2", "features.9")).weights
+
+
 def test_the_peak_of_a_small_head_on_a_shallow_cut_is_the_sum_counted_by_hand() -> None:
     """VGG's first block at 64 px: convolution, ReLU in place (one block), pooling with its indices, linear layer."""
     spec = ModelSpec(backbone="vgg11", cut="features.2", classes=2, image_size=SIDE)

@@ -1,6 +1,7 @@
 """What tasks are expected to need, and what a device is expected to have."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ttl_deploy.models.cost.training_memory import PROCESS_BYTES, estimate_training_bytes, measure_needs
+from ttl_deploy.models.cost.training_memory import (
+    PROCESS_BYTES,
+    estimate_inference_bytes,
+    estimate_training_bytes,
+    measure_needs,
+)
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import TrainSettings, Trial
 from ttl_deploy.search.executors import memory
@@ -56,6 +62,13 @@ def test_precision_batch_and_average_of_a_trial_count() -> None:
     assert estimate_task("train", make_trial(precision="fp32", batch_size=64), CUDA) > plain
     averaged = estimate_task("train", make_trial(precision="fp32", ema=0.99), CUDA)
     assert averaged - plain == measure_needs(SPEC).weights
+
+
+def test_a_teacher_counts_with_its_weights_and_the_pass_of_a_batch() -> None:
+    alone = replace(make_trial(), model=replace(SPEC, cut="features.5"))
+    taught = replace(alone, teacher="full__full__s0")
+    teacher = estimate_inference_bytes(SPEC, batch_size=32)
+    assert estimate_task("train", taught, CUDA) - estimate_task("train", alone, CUDA) == teacher
 
 
 def test_a_test_needs_less_than_a_training_with_as_many_images() -> None:

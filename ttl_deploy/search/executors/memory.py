@@ -4,6 +4,7 @@ import ctypes
 import gc
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ import torch
 from ttl_deploy.errors import TargetUnavailableError
 from ttl_deploy.models.cost.training_memory import PROCESS_BYTES, estimate_inference_bytes, estimate_training_bytes
 from ttl_deploy.processes import run_isolated, value_of
+from ttl_deploy.records.models import FULL
 from ttl_deploy.records.trials import Trial
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.training import evaluation
@@ -58,7 +60,10 @@ def _estimate_training(trial: Trial, device: torch.device) -> int:
     if precision == "auto":
         # A CPU may choose bf16 by itself, which needs less; a GPU always takes 16 bits.
         precision = "bf16" if device.type == "cuda" else "fp32"
-    return estimate_training_bytes(
+    teacher = 0
+    if trial.teacher is not None:
+        teacher = estimate_inference_bytes(replace(trial.model, cut=FULL), batch_size=settings.batch_size)
+    return teacher + estimate_training_bytes(
         trial.model,
         batch_size=settings.batch_size,
         precision=precision,
