@@ -63,6 +63,10 @@ class MultiExitModel(nn.Module):
         return {name: own[name] for name in names}
 
 
+Model = TruncatedModel | MultiExitModel
+"""What a trial trains."""
+
+
 def build(spec: ModelSpec) -> TruncatedModel:
     """Build the model that `spec` describes, in training mode, with random weights.
 

@@ -40,6 +40,8 @@ class TrainSettings:
     once, `balanced` as many images, of every class equally often. Balanced sampling goes with
     `class_weights="none"` only: both together would count rare classes twice. `ema` is how much of the
     averaged weights stays at each step, 0 for none; `compile` lets torch compile the model for training.
+    `joint_teaching` counts where all cuts are trained as one network: how much each exit learns from the
+    deepest one, besides the labels.
     """
 
     epochs: int = 10
@@ -59,6 +61,7 @@ class TrainSettings:
     augmentation: Augmentation = Augmentation()
     ema: float = 0.0
     compile: bool = False
+    joint_teaching: float = 3.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -73,6 +76,7 @@ class TrainSettings:
             "threads": self.threads >= 1,
             "ema": 0 <= self.ema < 1,
             "focal_gamma": 0 <= self.focal_gamma < math.inf,
+            "joint_teaching": 0 <= self.joint_teaching < math.inf,
         }
         for name, ok in checks.items():
             if not ok:
@@ -149,8 +153,12 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`, options joined by dashes."""
-        return f"{self.model.cut}__{slug_of(self.strategy)}__s{self.seed}"
+        """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`, options joined by dashes.
+
+        With several exits `joint` stands for the cut.
+        """
+        what = "joint" if self.model.exits else self.model.cut
+        return f"{what}__{slug_of(self.strategy)}__s{self.seed}"
 
     @property
     def candidate(self) -> Candidate:

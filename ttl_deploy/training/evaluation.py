@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ttl_deploy.evidence import metrics
 from ttl_deploy.files import publish_bytes
 from ttl_deploy.records.models import InputConvention
 from ttl_deploy.training import batches, devices
@@ -81,13 +82,22 @@ def _run_over(
 
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the softmax over classes of logits `(n, C)`, as fp32 torch computes it."""
-    return functional.softmax(torch.from_numpy(logits), dim=1).numpy()
+    """Return the softmax over classes of logits `(n, C)` or `(n, exits, C)`, as fp32 torch computes it."""
+    return functional.softmax(torch.from_numpy(logits), dim=-1).numpy()
 
 
 def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the unweighted mean cross-entropy of logits `(n, C)`."""
-    return float(functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
+    """Return the unweighted mean cross-entropy of logits `(n, C)` or `(n, exits, C)`."""
+    given, wanted = torch.from_numpy(logits), torch.from_numpy(labels)
+    if given.ndim == 3:
+        given, wanted = given.flatten(0, 1), wanted.repeat_interleave(given.shape[1])
+    return float(functional.cross_entropy(given, wanted))
+
+
+def mean_auroc(predicted: NDArray[np.float32], labels: NDArray[np.int64]) -> float | None:
+    """Return the macro AUROC of probabilities `(n, C)`, the mean over exits where they are `(n, exits, C)`."""
+    scored = predicted if predicted.ndim == 2 else np.moveaxis(predicted, 1, 0)
+    return metrics.evaluate("auroc", scored, labels).value
 
 
 def save_predictions(path: Path, *, predicted: NDArray[np.float32], labels: NDArray[np.int64]) -> None:

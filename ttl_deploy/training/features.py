@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ttl_deploy.models.heads import Head
-from ttl_deploy.models.truncation import TruncatedModel, find_place
+from ttl_deploy.models.truncation import Model, TruncatedModel, find_place
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.training import devices, evaluation
 from ttl_deploy.training.batches import Plan, Wait
@@ -70,11 +70,12 @@ class Features:
         return features.to(self._setup.device)
 
 
-def split(model: TruncatedModel) -> tuple[nn.Module, nn.Module]:
+def split(model: Model) -> tuple[nn.Module, nn.Module]:
     """Return the trunk, with the head's beginning where that has no parameters, and the rest of the head.
 
     One after the other they are the model, whose layers they share.
     """
+    assert isinstance(model, TruncatedModel)
     head = model.head
     if isinstance(head, Head) and _begins_without_parameters(head):
         return nn.Sequential(model.trunk, head.norm, head.to_map, head.pool), nn.Sequential(head.dropout, head.linear)
@@ -113,7 +114,7 @@ def are_worth_keeping(phases: Sequence[Phase], setup: Setup) -> bool:
     return size_bytes <= MOST_BYTES
 
 
-def count_bytes(model: TruncatedModel, spec: ModelSpec) -> int:
+def count_bytes(model: Model, spec: ModelSpec) -> int:
     """Return the size of one image's features as `split` divides the model."""
     head = model.head
     if isinstance(head, Head) and _begins_without_parameters(head):

@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import UsageError
-from ttl_deploy.evidence import metrics
 from ttl_deploy.files import make_folder, publish_text, sha256_file
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.models.input_conventions import Feeding
-from ttl_deploy.models.truncation import TruncatedModel
+from ttl_deploy.models.truncation import Model
 from ttl_deploy.records import codec
 from ttl_deploy.records.trials import EpochRecord, Precision, Trial, TrialResult
 from ttl_deploy.training import batches, checkpoints, devices, ema, evaluation, features, losses, recovery
@@ -26,6 +25,7 @@ from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
 from ttl_deploy.training.features import Features
 from ttl_deploy.training.freezing import train_mode
 from ttl_deploy.training.gradient_norms import GRADIENT_BATCHES, relative_gradient_norms
+from ttl_deploy.training.joint import Exits
 from ttl_deploy.training.learning import Learning
 from ttl_deploy.training.material import AS_THEY_ARE, Images, Material, Setup
 from ttl_deploy.training.recovery import TrialError as TrialError  # for those who call run_trial
@@ -77,7 +77,7 @@ class _Training:
         strategy = find_strategy(trial.strategy)
         self.teacher = _take_teacher(trial, strategy.teacher, teacher)
         devices.seed_epoch(trial.seed, 0)
-        model = truncation.build(trial.model)
+        model = truncation.build_exits(trial.model) if trial.model.exits else truncation.build(trial.model)
         _check_channels(trial, model)
         feeding = Feeding(file=trial.weights_input, network=trial.input)
         self.note = weights.load_pretrained(model, trial.model, trial.weights, feeding=feeding).text
@@ -107,7 +107,7 @@ class _Training:
             val=val,
             model=self.model,
             compiled=torch.compile(self.model) if self.settings.compile else self.model,
-            scored=cast(TruncatedModel, self.average.module) if self.average else self.model,
+            scored=cast(Model, self.average.module) if self.average else self.model,
             loss=losses.training_loss(balance, settings=self.settings).to(self.device),
             class_weights=balance,
             device=self.device,
@@ -118,9 +118,11 @@ class _Training:
         phases = self.phases[: self.state.phase + 1]
         self.learning = Learning(self.model, phases[-1])
         self.material = self._find_images(phases[-1])
-        self.wants_features = features.are_worth_keeping(phases, self.setup)
+        self.wants_features = not self.trial.model.exits and features.are_worth_keeping(phases, self.setup)
 
     def _find_images(self, phase: Phase) -> Material:
+        if self.trial.model.exits:
+            return Exits(self.setup)
         if phase.teaching is not None:
             assert self.teacher is not None
             return Lessons(self.setup, phase.teaching, self.teacher)
@@ -270,7 +272,7 @@ class _Training:
         loss, auroc = evaluation.mean_loss(logits, self.setup.val.labels), None
         predicted = evaluation.probabilities(logits)
         if math.isfinite(loss):
-            auroc = metrics.evaluate("auroc", predicted, self.setup.val.labels).value
+            auroc = evaluation.mean_auroc(predicted, self.setup.val.labels)
         return _Outcome(train_loss, loss, auroc, wait_share, predicted)
 
     def _keep(self, predicted: NDArray[np.float32]) -> None:
@@ -297,7 +299,7 @@ class _Training:
         )
 
 
-def _check_channels(trial: Trial, model: TruncatedModel) -> None:
+def _check_channels(trial: Trial, model: Model) -> None:
     if len(trial.input.mean) != model.channels:
         raise UsageError(
             f"{trial.key}: `input` has {len(trial.input.mean)} entries, but {trial.model.backbone} takes "

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ttl_deploy.models.truncation import TruncatedModel
+from ttl_deploy.models.truncation import Model
 from ttl_deploy.records.trials import Augmentation, Trial
 from ttl_deploy.training import batches, evaluation
 from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
@@ -32,9 +32,9 @@ class Setup:
     trial: Trial
     train: LabelledPixels
     val: LabelledPixels
-    model: TruncatedModel
+    model: Model
     compiled: Callable[[Tensor], Tensor]
-    scored: TruncatedModel
+    scored: Model
     loss: nn.Module
     class_weights: Tensor | None
     device: torch.device

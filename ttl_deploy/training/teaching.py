@@ -10,7 +10,7 @@ from torch.nn import functional
 from ttl_deploy.errors import UsageError
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.models.cuts import list_cuts
-from ttl_deploy.models.truncation import TruncatedModel
+from ttl_deploy.models.truncation import Model, TruncatedModel
 from ttl_deploy.records.models import InputConvention, ModelSpec
 from ttl_deploy.training import batches, devices
 from ttl_deploy.training.material import Images, Setup
@@ -77,8 +77,9 @@ class Lessons(Images):
 class Tapped(nn.Module):
     """A model that also returns its features at some cuts before its own; it shares the model's layers."""
 
-    def __init__(self, model: TruncatedModel, spec: ModelSpec, cuts: tuple[str, ...]) -> None:
+    def __init__(self, model: Model, spec: ModelSpec, cuts: tuple[str, ...]) -> None:
         super().__init__()
+        assert isinstance(model, TruncatedModel)
         self.trunk = truncation.tap(model.trunk, spec, (*cuts, spec.cut))
         self.head = model.head
 
