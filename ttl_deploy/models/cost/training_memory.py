@@ -102,7 +102,7 @@ def measure_needs(spec: ModelSpec) -> TrainingNeeds:
     )
 
 
-def _build_meta(spec: ModelSpec) -> truncation.Model:
+def _build_meta(spec: ModelSpec) -> truncation.TruncatedModel | truncation.MultiExitModel:
     """Build the model on the meta device in training mode; torch's random numbers stay as they were."""
     build = truncation.build_exits if spec.exits else truncation.build
     with torch.random.fork_rng(devices=[]):
@@ -113,7 +113,7 @@ def _build_meta(spec: ModelSpec) -> truncation.Model:
         return model.to("meta").train()
 
 
-def _saved_blocks(model: truncation.Model, image_size: int) -> list[int]:
+def _saved_blocks(model: truncation.TruncatedModel | truncation.MultiExitModel, image_size: int) -> list[int]:
     """Return the sizes of all blocks of memory that the forward pass of a batch leaves for the backward pass."""
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     blocks: dict[int, torch.UntypedStorage] = {}  # kept, so that no two get the same number
