@@ -54,7 +54,10 @@ class _Gradual(KeepsStart):
 
 
 class LastToFirst(_Gradual):
-    """The head alone first, then one more block at each stage, from the top down."""
+    """The head alone first, then one more block at each stage, from the top down.
+
+    A stage in which nothing of the trunk learns sees images without augmentation, as `linear-probe` does.
+    """
 
     def steps(self, body: Sequence[tuple[str, ...]], head: tuple[str, ...], epochs: int) -> list[tuple[str, ...]]:
         """Return the head, then the blocks below it; raises `UsageError` for one epoch, which cannot be shared out."""

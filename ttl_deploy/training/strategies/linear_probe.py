@@ -11,7 +11,10 @@ from ttl_deploy.training.strategies import KeepsStart, Phase, learning_groups, n
 
 
 class LinearProbe(KeepsStart):
-    """Train the head; the trunk is frozen, its BatchNorm statistics too."""
+    """Train the head; the trunk is frozen, its BatchNorm statistics too.
+
+    Images are shown without augmentation: the trunk runs over them once, and every epoch takes its features.
+    """
 
     options: ClassVar[Mapping[str, str]] = {}
 

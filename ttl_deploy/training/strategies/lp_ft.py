@@ -17,7 +17,8 @@ from ttl_deploy.training.strategies.linear_probe import LinearProbe
 class ProbeThenFinetune(KeepsStart):
     """Probe for a share of the epochs, then finetune.
 
-    Which ratio of rates Davila et al. took is not known; a tenth is our choice.
+    Probing sees images without augmentation, as `linear-probe` does; finetuning sees them augmented. Which
+    ratio of rates Davila et al. took is not known; a tenth is our choice.
     """
 
     options: ClassVar[Mapping[str, str]] = {

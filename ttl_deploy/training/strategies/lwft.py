@@ -18,6 +18,7 @@ class LayerwiseFinetuning(KeepsStart):
 
     In the original code the two rates vanish under data parallelism; here they are really applied.
     Frozen BatchNorm keeps its statistics, which the original's does not (papers' section 1.12, d and h).
+    At cuts below the freeze depth, where only the head learns, images are shown without augmentation.
     """
 
     options: ClassVar[Mapping[str, str]] = {
