@@ -57,13 +57,14 @@ def probabilities_in(folder: Path) -> np.ndarray:
         return content["probabilities"]
 
 
-def test_the_loss_is_the_mean_of_the_exits_and_of_their_divergences_from_the_deepest() -> None:
+def test_the_loss_is_the_weighted_mean_of_the_exits_and_the_mean_of_their_divergences_from_the_deepest() -> None:
     logits = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 0])
     logs = log_softmax(logits.numpy().astype(np.float64), axis=2)
-    own = -np.mean([logs[image, exit_, label] for exit_ in range(3) for image, label in enumerate(labels)])
+    each = [-np.mean([logs[image, number, label] for image, label in enumerate(labels)]) for number in range(3)]
+    own = (1.5 * each[0] + 1.0 * each[1] + 0.5 * each[2]) / 3
     deepest = logs[:, 2]
-    divergence = np.mean([(np.exp(deepest) * (deepest - logs[:, exit_])).sum(axis=1).mean() for exit_ in range(2)])
+    divergence = np.mean([(np.exp(deepest) * (deepest - logs[:, number])).sum(axis=1).mean() for number in range(2)])
     found = joint_loss(logits, labels, functional.cross_entropy, teach=3.0)
     assert float(found) == pytest.approx(own + 3 * divergence, rel=1e-5)
 
