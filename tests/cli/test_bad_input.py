@@ -118,6 +118,20 @@ def test_an_unknown_plug_in(search: Run, images: Path, flag: str) -> None:
     assert_refused(search("--data", images, flag, "magic"), 2, "magic")
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("full,magic", ("magic", "full")),
+        ("full,l2-sp?alfa=1", ("alfa", "alpha")),
+        ("full,l2-sp,full", ("'full'", "twice")),
+        ("distill?teacher=magic", ("magic",)),
+    ],
+)
+def test_a_list_of_strategies_with_a_bad_one(search: Run, images: Path, given: str, words: tuple[str, ...]) -> None:
+    assert_refused(search("--data", images, "--strategy", given, "-o", images.parent / "fresh"), 2, *words)
+    assert not (images.parent / "fresh").exists()
+
+
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the shared weights are not here")
 def test_weights_of_another_network(search: Run, images: Path) -> None:
     weights = next(WEIGHTS.glob("squeezenet1_1*.pth"))

@@ -8,7 +8,7 @@ from ttl_deploy.errors import UsageError
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy_cli.progress import Estimate
 from ttl_deploy_cli.quantities import parse_count, parse_duration_s
-from ttl_deploy_cli.settings import OPTIONS, build_settings, parse_cuts, parse_seeds
+from ttl_deploy_cli.settings import OPTIONS, build_settings, parse_cuts, parse_seeds, parse_strategies
 
 CONFIG = """
 backbone = "vgg11"
@@ -41,6 +41,22 @@ def test_a_config_file_sets_any_option(config: Path) -> None:
     assert (settings.train.epochs, settings.train.lr, settings.decode.image_size) == (7, 0.002, 96)
     assert settings.train.augmentation.rotate_deg == 0.0
     assert settings.max_latency_s == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    "line", ['strategy = "full, l2-sp?alpha=0.1&beta=2"', 'strategy = ["full", "l2-sp?alpha=0.1&beta=2"]']
+)
+def test_a_config_file_names_strategies_as_a_list_or_as_on_the_command_line(config: Path, line: str) -> None:
+    config.write_text(f"{CONFIG}{line}\n")
+    assert build_settings({}, config=config).strategies == ("full", "l2-sp?alpha=0.1&beta=2")
+    assert build_settings({"strategy": ("lp-ft",)}, config=config).strategies == ("lp-ft",)
+
+
+@pytest.mark.parametrize("line", ['strategy = "full,full"', 'strategy = ["full", "full"]', "strategy = []"])
+def test_strategies_that_are_given_twice_or_not_at_all_are_refused(config: Path, line: str) -> None:
+    config.write_text(f"{CONFIG}{line}\n")
+    with pytest.raises(UsageError, match=r"'full' is given twice|strategies is empty"):
+        build_settings({}, config=config)
 
 
 def test_a_flag_beats_the_config_file(config: Path) -> None:
@@ -120,7 +136,14 @@ def test_what_is_no_count_is_refused(text: str) -> None:
 def test_lists_are_separated_by_commas() -> None:
     assert parse_cuts("a, b,") == ("a", "b")
     assert parse_seeds("0,2,5") == (0, 2, 5)
-    for parse, text in ((parse_cuts, ","), (parse_seeds, "0,x"), (parse_seeds, "1,1"), (parse_seeds, "-1")):
+    assert parse_strategies("full, lp-ft?probe=0.3") == ("full", "lp-ft?probe=0.3")
+    for parse, text in (
+        (parse_cuts, ","),
+        (parse_strategies, " ,"),
+        (parse_seeds, "0,x"),
+        (parse_seeds, "1,1"),
+        (parse_seeds, "-1"),
+    ):
         with pytest.raises(UsageError):
             parse(text)
 

@@ -12,12 +12,14 @@ from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.models import truncation, weights
+from ttl_deploy.records import codec
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.training import devices, evaluation
 from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.loop import WEIGHTS, Progress, TrialError, run_trial
+from ttl_deploy.training.teaching import Teacher
 
 Outcome = TrialResult | TrialFailure
 
@@ -67,11 +69,21 @@ def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
             folder=run.trial(task.trial.key),
             device=device,
             report=report,
+            teacher=_find_teacher(task.trial, run),
         )
     except TrialError as error:
         return failure(task.trial, error)
     except WeightsError as error:
         return failure(task.trial, TrialError("weights", str(error)))
+
+
+def _find_teacher(trial: Trial, run: RunFolder) -> Teacher | None:
+    """Return the trained model that a trial learns from, as its own trial has left it in the run folder."""
+    if trial.teacher is None:
+        return None
+    folder = run.trial(trial.teacher)
+    taught_by = codec.load(Trial, folder / "trial.json")
+    return Teacher(model=taught_by.model, weights=folder / WEIGHTS, input=taught_by.input)
 
 
 def load_pixels(run: RunFolder, cache: Path, splits: tuple[Split, ...]) -> Mapping[Split, LabelledPixels]:
