@@ -42,7 +42,13 @@ EVERYWHERE = (
 )
 CUTS = {"mobilenet_v2": ("features.7", "features.13", "full"), "resnet18": ("layer2.1", "layer3.1")}
 STRATEGIES = {
-    "mobilenet_v2": (*EVERYWHERE, "lwft?freeze=features.4", "transfusion?upto=features.4", "distill"),
+    "mobilenet_v2": (
+        *EVERYWHERE,
+        "lwft?freeze=features.4",
+        "transfusion?upto=features.4",
+        "distill",
+        "distill?features=1",
+    ),
     # The weights to be had end before layer4, so there is no full network that could teach.
     "resnet18": (*EVERYWHERE, "lwft?freeze=layer1.1", "transfusion?upto=layer1.1"),
 }
