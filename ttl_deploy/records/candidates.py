@@ -4,6 +4,13 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+JOINT = "joint"
+"""What stands in place of a strategy for an exit of a network that was trained with a head at every cut."""
+
+
+ALL_EXITS = "all-exits"
+"""What stands in place of a cut for such a network; no module can be called so."""
+
 
 class Candidate(NamedTuple):
     """A cut's name and the strategy it is trained by, as it is typed: `lp-ft?probe=0.3`."""
@@ -33,6 +40,8 @@ def check_strategies(strategies: Sequence[str]) -> None:
     """Raise `ValueError` unless there is one, and no two are the same or would share a folder."""
     if not strategies:
         raise ValueError("strategies is empty: give at least one, such as full")
+    if JOINT in strategies:
+        raise ValueError(f"strategies: {JOINT!r} is no strategy: `--policy guided` trains all cuts as one network")
     for one, other in combinations(strategies, 2):
         if one == other:
             raise ValueError(f"strategies: {one!r} is given twice: give it once")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ttl_deploy.records.candidates import Candidate, check_strategies, slug_of
+from ttl_deploy.records.candidates import ALL_EXITS, Candidate, check_strategies, slug_of
 from ttl_deploy.records.data import DecodeSettings, Split
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
 from ttl_deploy.records.scores import PickRule
@@ -155,9 +155,9 @@ class Trial:
     def key(self) -> str:
         """Name of the trial, also its folder: `<cut>__<strategy>__s<seed>`, options joined by dashes.
 
-        With several exits `joint` stands for the cut.
+        With several exits, `all-exits` stands for the cut.
         """
-        what = "joint" if self.model.exits else self.model.cut
+        what = ALL_EXITS if self.model.exits else self.model.cut
         return f"{what}__{slug_of(self.strategy)}__s{self.seed}"
 
     @property
@@ -182,7 +182,10 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """A finished trial. `precision` and `device` are those that really ran."""
+    """A finished trial. `precision` and `device` are those that really ran.
+
+    `exits` are the trials into which a joint training was divided; its own `val_auroc` is their mean.
+    """
 
     key: str
     cut: str
@@ -197,6 +200,12 @@ class TrialResult:
     precision: str
     device: str
     seconds: float
+    exits: tuple["TrialResult", ...] = ()
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether it is of all exits at once, and so no candidate itself."""
+        return self.key.startswith(f"{ALL_EXITS}__")
 
     @property
     def candidate(self) -> Candidate:

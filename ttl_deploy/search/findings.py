@@ -62,14 +62,24 @@ def choose_again(
 
 
 def outcomes(run: RunFolder) -> dict[str, Outcome]:
-    """Return the outcome of every trial in the ledger, by key, in the ledger's order."""
+    """Return the outcome of every trial in the ledger, by key, in the ledger's order.
+
+    Those into which a joint training was divided follow it.
+    """
     known: dict[str, Outcome] = {}
     for entry in run.ledger.entries():
         if entry.event == "trial_finished":
-            known[entry.key] = codec.from_builtins(TrialResult, dict(entry.content))
+            result = codec.from_builtins(TrialResult, dict(entry.content))
+            known |= expand(result)
         elif entry.event == "trial_failed":
             known[entry.key] = codec.from_builtins(TrialFailure, dict(entry.content))
     return known
+
+
+def expand(outcome: Outcome) -> dict[str, Outcome]:
+    """Return an outcome, and behind a joint training's those of its exits, by key."""
+    exits = outcome.exits if isinstance(outcome, TrialResult) else ()
+    return {one.key: one for one in (outcome, *exits)}
 
 
 def outcomes_so_far(run: RunFolder) -> dict[str, Outcome]:
@@ -111,10 +121,10 @@ def candidates_to_confirm(found: Front) -> tuple[Candidate, ...]:
 
 
 def finished(known: Mapping[str, Outcome]) -> dict[Candidate, dict[int, str]]:
-    """Return the finished trials' keys by candidate and seed."""
+    """Return the finished trials' keys by candidate and seed; a joint training is none, its exits are."""
     found: dict[Candidate, dict[int, str]] = {}
     for outcome in known.values():
-        if isinstance(outcome, TrialResult):
+        if isinstance(outcome, TrialResult) and not outcome.is_joint:
             found.setdefault(outcome.candidate, {})[outcome.seed] = outcome.key
     return {candidate: dict(sorted(seeds.items())) for candidate, seeds in found.items()}
 
