@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("cxr", "cells", "mobilenet", "resnet"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name, default in (("seeds", 2), ("image-size", 64), ("images", 600), ("epochs", 6)):
+    for name, default in (("seeds", 2), ("image-size", 64), ("images", 400), ("epochs", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-strategies"))
     parser.add_argument("--write", action="store_true", help="write docs/strategies-measured.md")

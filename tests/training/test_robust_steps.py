@@ -316,3 +316,26 @@ def test_rates_are_halved_once_per_reduction() -> None:
     optimiser = torch.optim.SGD([{"params": [model.weight], "lr": 0.8}, {"params": [model.bias], "lr": 0.4}])
     Setbacks(reductions=2).lower_rates(optimiser)
     assert [group["lr"] for group in optimiser.param_groups] == [0.2, 0.1]
+
+
+def test_an_epoch_that_begins_anew_after_an_unfinished_fp16_step_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scaler that has unscaled gradients refuses to do so again before a step: the new epoch needs a new one."""
+    model = torch.nn.Linear(4, 2)
+    group = Group(names=("weight", "bias"), lr=0.1, weight_decay=0.0)
+    learning = Learning(model, Phase(name="all", epochs=1, groups=(group,)))
+    images, labels = torch.randn(4, 4), torch.tensor([0, 1, 0, 1])
+    poisoned = iter([float("nan"), 1.0])
+    steps = GuardedSteps(
+        model,
+        lambda inputs, targets: torch.nn.functional.cross_entropy(model(inputs).float(), targets) * next(poisoned),
+        class_weights=None,
+        precision="fp16",
+        device=torch.device("cpu"),
+        clip_norm=1.0,
+    )
+    with pytest.raises(NotFiniteError):
+        steps.take(learning, images, labels, micro_batch=4)
+    scale = steps.scaler.get_scale()
+    steps.begin_epoch()
+    assert steps.scaler.get_scale() == scale
+    assert torch.isfinite(steps.take(learning, images, labels, micro_batch=4))

@@ -67,6 +67,8 @@ def probe_cuts(
     for number, (cut, train, val) in enumerate(zip(cuts, found["train"], found["val"], strict=True)):
         scores.append(_score(cut, train, val, sample))
         progress("fitting probes", number + 1, len(cuts))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # for the trainings that follow, in processes of their own
     images = {split: len(one) for split, one in data.items()}
     return Probe(
         cuts=tuple(scores),

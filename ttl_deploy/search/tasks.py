@@ -57,6 +57,8 @@ def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
     """Do one task; a trial that cannot be finished comes back as a `TrialFailure`."""
     run = RunFolder(Path(task.run))
     device = torch.device(task.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # some questions to torch are about the current device only
     try:
         if task.kind == "test":
             _predict_test(task, run, device)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -116,12 +117,18 @@ def normalise(images: Tensor, convention: InputConvention) -> Tensor:
 
     C is the convention's number of entries; with one, the channels are averaged, which is exact for grey images.
     """
-    mean = torch.tensor(convention.mean, device=images.device).view(1, -1, 1, 1)
-    std = torch.tensor(convention.std, device=images.device).view(1, -1, 1, 1)
+    mean, std = _statistics(convention, images.device)
     pixels = images.float()
     if len(convention.mean) == 1:
         pixels = pixels.mean(dim=1, keepdim=True)
     return (pixels / 255.0 - mean) / std
+
+
+@lru_cache(maxsize=8)
+def _statistics(convention: InputConvention, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and std `(1, C, 1, 1)`; kept on the device, since each copy to a GPU would wait for all its work."""
+    mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (convention.mean, convention.std))
+    return mean, std
 
 
 def augment(images: Tensor, settings: Augmentation, *, generator: torch.Generator) -> Tensor:
@@ -129,7 +136,10 @@ def augment(images: Tensor, settings: Augmentation, *, generator: torch.Generato
 
     `generator` lives on the CPU, so that the same draws are made on every device.
     """
-    draws = torch.rand((7, len(images)), generator=generator).to(images.device)
+    draws = torch.rand((7, len(images)), generator=generator)
+    if images.device.type == "cuda":
+        draws = draws.pin_memory()  # a copy from other memory would wait for all the GPU's work
+    draws = draws.to(images.device, non_blocking=True)
     changed = images.float()
     if _moves(settings):
         grid = functional.affine_grid(_affine(settings, draws), list(changed.shape), align_corners=False)

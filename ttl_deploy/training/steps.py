@@ -50,7 +50,11 @@ class GuardedSteps:
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Forget what was seen before."""
+        """Forget what was seen before, and a step that was not brought to its end."""
+        # A scaler refuses to go on after gradients that it has unscaled, but that no step was taken with.
+        scale = self.scaler.state_dict()
+        self.scaler = torch.amp.GradScaler(self._device.type, enabled=self.scaler.is_enabled())
+        self.scaler.load_state_dict(scale)
         self._taken = 0
         self._seen: list[Tensor] = []
         self._rates: list[float] = []
