@@ -92,7 +92,7 @@ def test_what_is_named_is_taken_and_the_rest_is_the_choice(
 def test_of_several_strategies_the_best_on_validation_is_taken_and_named() -> None:
     found, note = find_candidate(make_found(), "a", None)
     assert found == ("a", "l2-sp")
-    assert note == "a by l2-sp, which did best there on validation; --strategy takes full"
+    assert note == "a by l2-sp, which did best there on validation; with --strategy also full"
 
 
 @pytest.mark.parametrize(
