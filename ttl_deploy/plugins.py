@@ -50,7 +50,11 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "gabor": "ttl_deploy.training.strategies.gabor:Gabor",
             "distill": "ttl_deploy.training.strategies.distill:Distillation",
         },
-        "policies": {"exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive"},
+        "policies": {
+            "exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive",
+            "hierarchical": "ttl_deploy.search.policies.hierarchical:Hierarchical",
+            "guided": "ttl_deploy.search.policies.guided:Guided",
+        },
         "executors": {"local": "ttl_deploy.search.executors.local:LocalExecutor"},
         "formats": {"onnx": "ttl_deploy.export.onnx_format:OnnxFormat"},
         "targets": {"onnxruntime-cpu": "ttl_deploy.runtime.targets.onnxruntime_cpu:OnnxRuntimeCpu"},

@@ -73,6 +73,19 @@ def _pairs(settings: SearchSettings, cuts: Sequence[Cut], all_strategies: Iterab
             yield cut.name, strategy
 
 
+def make_joint(trials: TrialOf, cuts: Sequence[Cut], settings: SearchSettings) -> Trial | None:
+    """Describe the training of all `cuts`, shallow to deep, as one network by the first strategy on the first seed.
+
+    Returns None for fewer than two cuts, and where the strategy needs a teacher.
+    """
+    if len(cuts) < 2:
+        return None
+    deepest = trials[cuts[-1].name, settings.strategies[0], settings.seeds[0]]
+    if deepest.teacher is not None:
+        return None
+    return replace(deepest, model=replace(deepest.model, exits=tuple(cut.name for cut in cuts)))
+
+
 def make_trial(
     settings: SearchSettings,
     cut: str,

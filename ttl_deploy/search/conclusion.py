@@ -9,27 +9,23 @@ from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.evidence.choice import choose
 from ttl_deploy.records import codec
 from ttl_deploy.records.scores import Front
-from ttl_deploy.records.trials import TestOpening
+from ttl_deploy.records.trials import TestOpening, Trial
 from ttl_deploy.search import findings
-from ttl_deploy.search.candidates import TrialOf
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
 from ttl_deploy.search.rounds import make_task, run_with_retries
 
 
-def confirm(
-    study: Study, trials: TrialOf, known: Mapping[str, Outcome], cache: PixelCache, *, images: Mapping[str, int]
-) -> Front:
+def confirm(study: Study, known: Mapping[str, Outcome], cache: PixelCache, *, images: Mapping[str, int]) -> Front:
     """Open the test split, once, for the reference and the front's members; returns the front with test scores."""
     run = study.run
     front = findings.validation_front(run, known)
     keys = findings.finished(known)
     members = [
-        trials[candidate.cut, candidate.strategy, seed]
+        codec.load(Trial, run.trial(key) / "trial.json")
         for candidate in findings.candidates_to_confirm(front)
-        for seed in study.settings.seeds
-        if seed in keys.get(candidate, {})
+        for key in keys[candidate].values()
     ]
     opening = TestOpening(split="test", command=study.command, trials=tuple(trial.key for trial in members))
     run.ledger.append("test_opened", "search", msgspec.to_builtins(opening))

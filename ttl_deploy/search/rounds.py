@@ -9,12 +9,16 @@ import msgspec
 from ttl_deploy import plugins
 from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.errors import DataError
+from ttl_deploy.records import codec
+from ttl_deploy.records.candidates import JOINT
 from ttl_deploy.records.models import FULL, Cut
+from ttl_deploy.records.scores import Front
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
+from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runs.ledger import Event
 from ttl_deploy.search import findings
-from ttl_deploy.search.candidates import TrialOf
+from ttl_deploy.search.candidates import TrialOf, make_joint
 from ttl_deploy.search.context import Reporter, Study
 from ttl_deploy.search.executors.memory import estimate_task
 from ttl_deploy.search.findings import Outcome
@@ -34,6 +38,7 @@ def train(
     known = findings.outcomes(study.run)
     macs = {cut.name: cut.macs for cut in cuts}
     allowed = {place: trial for place, trial in trials.items() if place[0] in macs}
+    joint = make_joint(allowed, _covered(study.run, cuts), study.settings)
     while True:
         state = StudyState(
             cuts=cuts,
@@ -41,6 +46,9 @@ def train(
             seeds=study.settings.seeds,
             trial_of=allowed,
             outcomes=known,
+            joint=joint,
+            find_exits_front=partial(_find_front, study.run, known, joint=True),
+            find_front=partial(_find_front, study.run, known, joint=False),
         )
         proposed = policy.propose(state)
         if not proposed:
@@ -48,6 +56,19 @@ def train(
         plan = plan_trials(proposed, allowed.values(), known)
         tasks = [make_task(study, "train", trial, cache, cost=_cost(trial, macs, images)) for trial in plan]
         known = {**known, **_run_round(study, tasks, known)}
+
+
+def _covered(run: RunFolder, cuts: tuple[Cut, ...]) -> tuple[Cut, ...]:
+    """Return the cuts whose trunk the weights hold; all of them where nothing is known about that."""
+    used = codec.load(WeightsUsed, run.weights).cuts if run.weights.exists() else ()
+    uncovered = {one.cut for one in used if not one.covered}
+    return tuple(cut for cut in cuts if cut.name not in uncovered)
+
+
+def _find_front(run: RunFolder, known: Mapping[str, Outcome], *, joint: bool) -> Front | None:
+    """Return the front of the joint training's exits, or of the trials trained by themselves; None without any."""
+    wanted = {key: one for key, one in known.items() if (one.strategy == JOINT) == joint}
+    return findings.validation_front(run, wanted) if findings.finished(wanted) else None
 
 
 def _cost(trial: Trial, macs: Mapping[str, int], images: Mapping[str, int]) -> float:
@@ -79,7 +100,7 @@ def _run_round(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]
         while written in outcomes:
             _record(study.run, outcomes[written])
             written += 1
-    return {outcome.key: outcome for outcome in outcomes.values()}
+    return {key: one for outcome in outcomes.values() for key, one in findings.expand(outcome).items()}
 
 
 def _run_waves(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]) -> Iterator[tuple[int, Outcome]]:
@@ -98,7 +119,7 @@ def _run_waves(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]
         for position, outcome in run_with_retries(study, ready, later=tuple(left.values())):
             if outcome is None:
                 raise DataError(f"the training of {tasks[position].trial.key} ended without a result")
-            known[outcome.key] = outcome
+            known |= findings.expand(outcome)
             yield position, outcome
 
 

@@ -89,7 +89,10 @@ def find_candidate(found: Found, cut: str | None, strategy: str | None) -> tuple
     if len(points) == 1:
         return best.candidate, ""
     others = ", ".join(one for one in points if one != best.strategy)
-    return best.candidate, f"{wanted} by {best.strategy}, which did best there on validation; with --strategy also {others}"
+    return (
+        best.candidate,
+        f"{wanted} by {best.strategy}, which did best there on validation; with --strategy also {others}",
+    )
 
 
 def _validation_auroc(point: FrontPoint) -> float:

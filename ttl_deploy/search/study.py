@@ -57,7 +57,7 @@ def run_study(
         wanted = find_costs(study, manifest, cuts, specs)
         cache = open_cache(manifest, settings.decode, progress=reporter.step)
         known = train(study, wanted, trials, cache, images=images)
-        return conclude(study, confirm(study, trials, known, cache, images=images))
+        return conclude(study, confirm(study, known, cache, images=images))
 
 
 def _check_names(settings: SearchSettings) -> None:

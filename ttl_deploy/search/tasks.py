@@ -16,6 +16,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.search.exits import divide
 from ttl_deploy.training import devices, evaluation
 from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.loop import WEIGHTS, Progress, TrialError, run_trial
@@ -64,7 +65,7 @@ def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
             _predict_test(task, run, device)
             return None
         pixels = load_pixels(run, Path(task.cache), ("train", "val"))
-        return run_trial(
+        result = run_trial(
             task.trial,
             train=pixels["train"],
             val=pixels["val"],
@@ -73,6 +74,7 @@ def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
             report=report,
             teacher=_find_teacher(task.trial, run),
         )
+        return divide(run, task.trial, result) if task.trial.model.exits else result
     except TrialError as error:
         return failure(task.trial, error)
     except WeightsError as error:

@@ -1,10 +1,11 @@
 """Policies: which trials a search makes. One file each; `plugins.py` names them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ttl_deploy.records.models import Cut
+from ttl_deploy.records.scores import Front
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
 
 
@@ -12,9 +13,15 @@ from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
 class StudyState:
     """What a policy may know: the candidate cuts, shallow to deep with the full network last, and outcomes so far.
 
-    `trial_of` is every trial that the settings allow, by cut, strategy and seed. Where a strategy learns
-    from a teacher, the study adds that trial ahead of it by itself; one by a strategy that is not among
-    `strategies` is in `trial_of` for the full network only.
+    Attributes:
+        trial_of: every trial that the settings allow, by cut, strategy and seed. Where a strategy learns
+            from a teacher, the study adds that trial ahead of it by itself; one by a strategy that is not
+            among `strategies` is in `trial_of` for the full network only.
+        outcomes: of all trials so far, by key; those into which a joint training was divided among them.
+        joint: the training of all cuts as one network; None where there are not two cuts that the weights cover.
+        find_exits_front: computes the front of the joint training's exits alone, from the validation split;
+            None before it.
+        find_front: computes that of all that were trained by themselves so far; None before the first.
     """
 
     cuts: tuple[Cut, ...]
@@ -22,6 +29,9 @@ class StudyState:
     seeds: tuple[int, ...]
     trial_of: Mapping[tuple[str, str, int], Trial]
     outcomes: Mapping[str, TrialResult | TrialFailure]
+    joint: Trial | None = None
+    find_exits_front: Callable[[], Front | None] = lambda: None
+    find_front: Callable[[], Front | None] = lambda: None
 
 
 class Policy(Protocol):
