@@ -63,6 +63,10 @@ def run(
         str | None, typer.Option(help="balanced or none [balanced; none with --sampling balanced].")
     ] = None,
     loss: Annotated[str | None, typer.Option(help="cross-entropy or focal [cross-entropy].")] = None,
+    joint_teaching: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --policy guided: how much each exit learns from the deepest one [3]."),
+    ] = None,
     focal_gamma: Annotated[
         float | None, typer.Option(help="How much focal weighs down what is already right [2].")
     ] = None,
@@ -98,7 +102,12 @@ def run(
             "are compared: see docs/strategies.md [full]."
         ),
     ] = None,
-    policy: Annotated[str | None, typer.Option(help="Which trials are made [exhaustive].")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Which trials are made: exhaustive, hierarchical or guided, see docs/search.md [exhaustive]."
+        ),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0,1,2 [0].")] = None,
     profile_target: Annotated[str | None, typer.Option(help="Where latency is measured [onnxruntime-cpu].")] = None,
     profile_seconds: Annotated[float | None, typer.Option(help="Seconds of timing per cut and round [1].")] = None,

@@ -102,6 +102,12 @@ def test_brightness_shifts_all_pixels_of_an_image_alike() -> None:
     assert len({round(float(image.mean()), 3) for image in changed}) == 4
 
 
+def test_the_grid_is_that_of_torch() -> None:
+    transforms = torch.randn((3, 2, 3), generator=generator())
+    expected = torch.nn.functional.affine_grid(transforms, [3, 1, 5, 7], align_corners=False)
+    torch.testing.assert_close(batches._lay_grid(transforms, 5, 7), expected)
+
+
 def test_augmented_images_stay_in_range_and_repeat_with_the_generator() -> None:
     first, again = (batches.augment(IMAGES, Augmentation(), generator=generator(5)) for _ in range(2))
     torch.testing.assert_close(first, again, rtol=0, atol=0)
