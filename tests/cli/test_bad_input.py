@@ -125,6 +125,8 @@ def test_an_unknown_plug_in(search: Run, images: Path, flag: str) -> None:
         ("full,l2-sp?alfa=1", ("alfa", "alpha")),
         ("full,l2-sp,full", ("'full'", "twice")),
         ("distill?teacher=magic", ("magic",)),
+        ("full,lwft?freeze=layer9", ("layer9", "layer4.1")),
+        ("transfusion?upto=layer9", ("layer9", "layer4.1")),
     ],
 )
 def test_a_list_of_strategies_with_a_bad_one(search: Run, images: Path, given: str, words: tuple[str, ...]) -> None:

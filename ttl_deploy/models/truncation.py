@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ttl_deploy.errors import UnknownNameError, UsageError
-from ttl_deploy.models.backbones import build_backbone
+from ttl_deploy.models.backbones import build_backbone, find_backbone
+from ttl_deploy.models.backbones.meta_device import ParametersOnMeta
 from ttl_deploy.models.graph.measured import extract_graph, extract_outputs, extract_rest
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
@@ -79,6 +80,19 @@ def build(spec: ModelSpec) -> TruncatedModel:
     backbone = _build_network(spec, place)
     trunk = fx.GraphModule(backbone, extract_graph(place.measured.symbolic, place.node), class_name="Trunk")
     return TruncatedModel(trunk, _build_head(backbone, place, spec), channels=place.measured.symbolic.channels)
+
+
+def build_on_meta(spec: ModelSpec) -> Model:
+    """Build the model that `spec` describes, or its exits, without values; quickly where its backbone allows that.
+
+    Leaves the state of torch's random numbers as it was.
+    """
+    build_any = build_exits if spec.exits else build
+    with torch.random.fork_rng(devices=[]):
+        if not find_backbone(spec.backbone).builds_on_meta:
+            return build_any(spec).to("meta")
+        with ParametersOnMeta():
+            return build_any(spec).to("meta")
 
 
 def build_exits(spec: ModelSpec) -> MultiExitModel:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ttl_deploy.errors import UsageError
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
 from ttl_deploy.models.input_conventions import Feeding
+from ttl_deploy.models.truncation import build_on_meta
 from ttl_deploy.records.candidates import check_strategies
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
 from ttl_deploy.records.trials import SearchSettings, Trial
@@ -43,6 +44,17 @@ def find_teachers(strategies: Sequence[str]) -> dict[str, str | None]:
     for text in strategies:
         _refuse_circle(text, found)
     return found
+
+
+def check_phases(settings: SearchSettings) -> None:
+    """Raise what the strategies raise of the full network and the training's settings, before anything is trained.
+
+    Names of depths and numbers of epochs are wrong at every cut or at none. The network is built without values.
+    """
+    spec = ModelSpec(backbone=settings.backbone, cut=FULL, classes=2, image_size=settings.decode.image_size)
+    model = build_on_meta(spec)
+    for text in find_teachers(settings.strategies):
+        find_strategy(text).phases(model, spec, settings.train)
 
 
 def _refuse_circle(text: str, teacher_of: Mapping[str, str | None]) -> None:

@@ -7,7 +7,7 @@ from ttl_deploy.data.cache import open_cache
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import environment, findings
-from ttl_deploy.search.candidates import find_cuts, find_teachers, make_trials
+from ttl_deploy.search.candidates import check_phases, find_cuts, make_trials
 from ttl_deploy.search.conclusion import conclude, confirm
 from ttl_deploy.search.context import Reporter, Study
 from ttl_deploy.search.executors.memory import default_workers, find_budget
@@ -65,4 +65,4 @@ def _check_names(settings: SearchSettings) -> None:
     find_cuts(settings, classes=2)
     plugins.load("policies", settings.policy)
     plugins.load("targets", settings.profile_target)
-    find_teachers(settings.strategies)
+    check_phases(settings)

@@ -10,8 +10,6 @@ from functools import lru_cache
 import torch
 
 from ttl_deploy.models import truncation
-from ttl_deploy.models.backbones import find_backbone
-from ttl_deploy.models.backbones.meta_device import ParametersOnMeta
 from ttl_deploy.models.cost.sizes import count_bytes
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import Precision
@@ -91,7 +89,7 @@ def measure_needs(spec: ModelSpec) -> TrainingNeeds:
     A block of memory counts once, however many operators save it: an in-place ReLU adds nothing to what
     it overwrites. Raises `RuntimeError` for a network that cannot run without values.
     """
-    model = _build_meta(spec)
+    model = truncation.build_on_meta(spec).train()
     blocks = _saved_blocks(model, spec.image_size)
     growing = [size // _IMAGES for size in blocks if size % _IMAGES == 0]
     return TrainingNeeds(
@@ -102,18 +100,7 @@ def measure_needs(spec: ModelSpec) -> TrainingNeeds:
     )
 
 
-def _build_meta(spec: ModelSpec) -> truncation.TruncatedModel | truncation.MultiExitModel:
-    """Build the model on the meta device in training mode; torch's random numbers stay as they were."""
-    build = truncation.build_exits if spec.exits else truncation.build
-    with torch.random.fork_rng(devices=[]):
-        if not find_backbone(spec.backbone).builds_on_meta:
-            return build(spec).to("meta").train()
-        with ParametersOnMeta():
-            model = build(spec)
-        return model.to("meta").train()
-
-
-def _saved_blocks(model: truncation.TruncatedModel | truncation.MultiExitModel, image_size: int) -> list[int]:
+def _saved_blocks(model: truncation.Model, image_size: int) -> list[int]:
     """Return the sizes of all blocks of memory that the forward pass of a batch leaves for the backward pass."""
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     blocks: dict[int, torch.UntypedStorage] = {}  # kept, so that no two get the same number

@@ -11,6 +11,8 @@ from ttl_deploy.models.cuts import list_cuts, resolve_cuts
 from ttl_deploy.models.truncation import find_place
 from ttl_deploy.models.weights.backbone_state import list_prefixes
 from ttl_deploy.records.models import FULL, ModelSpec
+from ttl_deploy.records.trials import TrainSettings
+from ttl_deploy.training.strategies import Phase
 from ttl_deploy.training.strategies.full import FullFinetuning
 from ttl_deploy.training.strategies.scratch import redraw_trunk
 
@@ -35,7 +37,14 @@ class Transfusion(FullFinetuning):
 
     def prepare(self, model: nn.Module, spec: ModelSpec) -> None:
         """Draw anew what lies above the depth; raises `UnknownNameError`, and `UsageError` as `scratch` does."""
-        cuts = list_cuts(spec.backbone, image_size=spec.image_size, classes=spec.classes, pool=spec.pool)
-        deepest = resolve_cuts([self.depth], [cut for cut in cuts if cut.name != FULL])[-1]
-        kept = find_place(replace(spec, cut=deepest.name)).targets
+        kept = find_place(replace(spec, cut=self._find_depth(spec))).targets
         redraw_trunk(model, spec, keep=lambda name: not kept.isdisjoint(list_prefixes(name)))
+
+    def phases(self, model: nn.Module, spec: ModelSpec, settings: TrainSettings) -> tuple[Phase, ...]:
+        """Return one phase with everything in it; raises `UnknownNameError` for the depth."""
+        self._find_depth(spec)
+        return super().phases(model, spec, settings)
+
+    def _find_depth(self, spec: ModelSpec) -> str:
+        cuts = list_cuts(spec.backbone, image_size=spec.image_size, classes=spec.classes, pool=spec.pool)
+        return resolve_cuts([self.depth], [cut for cut in cuts if cut.name != FULL])[-1].name
