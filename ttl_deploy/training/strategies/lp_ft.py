@@ -11,7 +11,7 @@ from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings
 from ttl_deploy.training.strategies import KeepsStart, Phase, read_number
 from ttl_deploy.training.strategies.full import FullFinetuning
-from ttl_deploy.training.strategies.linear_probe import LinearProbe
+from ttl_deploy.training.strategies.linear_probe import RATE, LinearProbe
 
 
 class ProbeThenFinetune(KeepsStart):
@@ -23,13 +23,15 @@ class ProbeThenFinetune(KeepsStart):
 
     options: ClassVar[Mapping[str, str]] = {
         "probe": "share of the epochs for the head alone, 0.5",
+        "rate": f"rate of the head alone as a multiple of --lr, {RATE:g}",
         "ratio": "rate of the second phase as a share of --lr, 0.1",
     }
 
     def __init__(self, given: Mapping[str, str]) -> None:
-        """Take the share of the epochs and the ratio of the rates."""
+        """Take the share of the epochs and the rates."""
         self.share = read_number(given, "probe", 0.5)
         self.ratio = read_number(given, "ratio", 0.1)
+        self.probe = LinearProbe({name: text for name, text in given.items() if name == "rate"})
         if self.share >= 1:
             raise UsageError(f"strategy option probe={self.share:g}: give a share below 1")
 
@@ -41,6 +43,6 @@ class ProbeThenFinetune(KeepsStart):
         first = replace(settings, epochs=probing)
         second = replace(settings, epochs=settings.epochs - probing, lr=self.ratio * settings.lr)
         return (
-            *LinearProbe({}).phases(model, spec, first),
+            *self.probe.phases(model, spec, first),
             *FullFinetuning({}).phases(model, spec, second),
         )
