@@ -24,6 +24,8 @@ def facts(run: Path) -> list[dict[str, object]]:
             del entry[name]
         for name in ("seconds", "command"):
             entry["content"].pop(name, None)
+        for exit_ in entry["content"].get("exits", ()):
+            del exit_["seconds"]
         found.append(entry)
     return found
 

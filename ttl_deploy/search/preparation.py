@@ -7,10 +7,11 @@ import msgspec
 from ttl_deploy.data.manifest import limit_train, prepare, share_train
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
 from ttl_deploy.errors import DataError
+from ttl_deploy.plugins import Progress
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import Manifest
 from ttl_deploy.records.models import Cut, ModelSpec
-from ttl_deploy.records.trials import Profile
+from ttl_deploy.records.trials import Profile, SearchSettings
 from ttl_deploy.runs.folder import differences, refuse_differences
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.feasibility import keep_feasible, refuse_by_size
@@ -20,20 +21,8 @@ from ttl_deploy.search.profile_key import ProfilePlan
 
 def read_data(study: Study) -> Manifest:
     """Read, check and split the data, or compare them with the stored ones; no image is decoded yet."""
-    settings, run = study.settings, study.run
-    found = prepare(
-        settings.data,
-        label_col=settings.label_col,
-        val_fraction=settings.val_fraction,
-        test_fraction=settings.test_fraction,
-        split_seed=settings.split_seed,
-        progress=study.reporter.step,
-    )
-    if settings.limit_train is not None:
-        found = limit_train(found, settings.limit_train, seed=settings.split_seed)
-    if settings.train_fraction is not None:
-        found = share_train(found, settings.train_fraction, seed=settings.split_seed)
-    _check_learnable(found)
+    run = study.run
+    found = prepare_data(study.settings, progress=study.reporter.step)
     if (run.data / "manifest.csv").exists():
         old, new = fingerprint(load_manifest(run.data)), fingerprint(found)
         refuse_differences(run.path, differences(msgspec.to_builtins(old), msgspec.to_builtins(new), "data."))
@@ -41,6 +30,24 @@ def read_data(study: Study) -> Manifest:
         save_manifest(found, run.data)
     for warning in found.warnings:
         study.reporter.note(f"data: {warning.message}")
+    return found
+
+
+def prepare_data(settings: SearchSettings, *, progress: Progress) -> Manifest:
+    """Read, check and split the data of a search; raises `DataError` where nothing can be learned from them."""
+    found = prepare(
+        settings.data,
+        label_col=settings.label_col,
+        val_fraction=settings.val_fraction,
+        test_fraction=settings.test_fraction,
+        split_seed=settings.split_seed,
+        progress=progress,
+    )
+    if settings.limit_train is not None:
+        found = limit_train(found, settings.limit_train, seed=settings.split_seed)
+    if settings.train_fraction is not None:
+        found = share_train(found, settings.train_fraction, seed=settings.split_seed)
+    _check_learnable(found)
     return found
 
 

@@ -5,31 +5,81 @@ badly: shallow cuts gain more from finetuning than deep ones, or the other way r
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.manifest import limit_train
+from ttl_deploy.errors import WeightsError
 from ttl_deploy.evidence import intervals
 from ttl_deploy.evidence.linear_probe import fit_probe
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.models.input_conventions import Feeding
+from ttl_deploy.models.weights.prepared import find_feeding
 from ttl_deploy.plugins import Progress
 from ttl_deploy.records.data import Manifest, Split
 from ttl_deploy.records.models import Cut, ModelSpec
 from ttl_deploy.records.probe import Probe, ProbeScore
 from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy.search.candidates import find_cuts
+from ttl_deploy.search.preparation import prepare_data
 from ttl_deploy.training import devices
 from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.exit_features import PooledExits, collect
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
+Note = Callable[[str], None]
 MOST_TRAIN_IMAGES = 2000
 """More training images hardly change which depth can be read; they are drawn as whole patients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """A probe, and the cuts it is of."""
+
+    cuts: tuple[Cut, ...]
+    probe: Probe
+
+
+def probe_data(settings: SearchSettings, *, device: torch.device, note: Note, progress: Progress) -> Probed:
+    """Probe the wanted cuts of a search before it is begun; the full network only where the weights cover it.
+
+    `note` gets what a user should know, a line each. The test split is not opened.
+    """
+    find_cuts(settings, classes=2)  # names are checked before the images are read
+    manifest = prepare_data(settings, progress=progress)
+    for warning in manifest.warnings:
+        note(f"data: {warning.message}")
+    cuts = find_cuts(settings, classes=len(manifest.classes))
+    feeding = find_feeding(
+        settings.weights, settings.backbone, image_size=settings.decode.image_size, normalise=settings.normalise
+    )
+    cuts = _covered(settings, cuts, note=note)
+    cache = open_cache(manifest, settings.decode, progress=progress)
+    probe = probe_cuts(settings, manifest, cache, cuts, feeding=feeding, device=device, progress=progress)
+    return Probed(cuts=cuts, probe=probe)
+
+
+def _covered(settings: SearchSettings, cuts: tuple[Cut, ...], *, note: Note) -> tuple[Cut, ...]:
+    used = weights.check_weights(
+        settings.weights,
+        settings.backbone,
+        cuts,
+        image_size=settings.decode.image_size,
+        normalise=settings.normalise,
+    )
+    missing = {one.cut: one.reason for one in used.cuts if not one.covered}
+    left = tuple(cut for cut in cuts if cut.name not in missing)
+    if not left:
+        raise WeightsError(missing[cuts[0].name])
+    if missing:
+        note(f"not probed: {', '.join(missing)}; {next(iter(missing.values()))}")
+    return left
 
 
 def probe_cuts(

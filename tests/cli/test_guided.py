@@ -1,0 +1,120 @@
+"""The guided search from the joint training to an exported exit, and the probe before it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import call
+from .test_interruption import facts
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+DATA = ("--data", "phantom:texture?patients=30&size=32&seed=1", "--image-size", "32", "--weights", "none")
+SEARCH = (
+    *("search", "--backbone", "shufflenet_v2_x0_5", *DATA, "--epochs", "2", "--batch-size", "16", "--workers", "2"),
+    *("--profile-seconds", "0.05", "--cuts", "stage2.3,stage3.3,stage3.7", "--seeds", "0,1", "--policy", "guided"),
+)
+CUTS = ("stage2.3", "stage3.3", "stage3.7", "full")
+JOINT = "all-exits__full__s0"
+
+
+@pytest.fixture(scope="module")
+def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a finished guided search."""
+    here = tmp_path_factory.mktemp("guided")
+    done = call([*SEARCH, "-o", "run"], cwd=here, TTL_DEPLOY_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    return here / "run"
+
+
+def trained(run: Path) -> list[str]:
+    return [str(fact["key"]) for fact in facts(run) if str(fact["event"]).startswith("trial_")]
+
+
+def test_the_joint_training_comes_first_then_the_full_network_and_finalists(run: Path) -> None:
+    joint, *alone = trained(run)
+    assert joint == JOINT
+    assert alone[:2] == ["full__full__s0", "full__full__s1"]
+    assert 2 < len(alone) <= 2 * len(CUTS)
+    exits = {path.parent.name for path in run.glob("trials/*__joint__s0/result.json")}
+    assert exits == {f"{cut}__joint__s0" for cut in CUTS}
+
+
+def test_the_front_holds_every_exit_beside_what_was_trained_by_itself(ttl_deploy: Run, run: Path) -> None:
+    front = json.loads(ttl_deploy("front", run, "--json").stdout)["front"]
+    assert {point["cut"] for point in front["points"] if point["strategy"] == "joint"} == set(CUTS)
+    assert {point["cut"] for point in front["points"] if point["strategy"] == "full"} > {"full"}
+    report = ttl_deploy("report", run)
+    assert report.returncode == 0, report.stderr
+
+
+def test_an_exit_is_exported_and_makes_the_decisions_of_the_joint_network(ttl_deploy: Run, run: Path) -> None:
+    done = ttl_deploy("export", run, "--cut", "stage3.3", "--strategy", "joint", "--json")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    assert (manifest["model"]["cut"], manifest["strategy"], manifest["model"]["exits"]) == ("stage3.3", "joint", [])
+    verified = json.loads(ttl_deploy("verify", run / "exports" / "stage3.3__joint", "--split", "val", "--json").stdout)
+    assert verified["parity"]["decisions_flipped"] == 0
+
+
+def test_a_search_killed_in_the_joint_training_ends_as_an_uninterrupted_one(
+    run: Path, cache: Path, tmp_path: Path
+) -> None:
+    code = f"import sys; sys.argv = {['ttl-deploy', *SEARCH, '-o', 'run']!r}\n"
+    code += "from ttl_deploy_cli.main import main; main()"
+    environment = os.environ | {"TTL_DEPLOY_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "run" / "trials" / JOINT / "metrics.jsonl").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    again = call([*SEARCH, "-o", "run"], cwd=tmp_path, TTL_DEPLOY_CACHE=str(cache))
+    assert again.returncode == 0, again.stderr
+    assert facts(tmp_path / "run") == facts(run)
+    for path in run.glob("trials/*/best.safetensors"):
+        assert (tmp_path / path.relative_to(run.parent)).read_bytes() == path.read_bytes()
+
+
+def test_a_probe_scores_every_cut_and_trains_nothing(ttl_deploy: Run, tmp_path: Path) -> None:
+    done = ttl_deploy(
+        "probe", "--backbone", "shufflenet_v2_x0_5", *DATA, "--cuts", "stages", "-o", "probe.json", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [score["cut"] for score in found["probe"]["cuts"]] == [cut["name"] for cut in found["cuts"]]
+    assert found["cuts"][-1]["name"] == "full"
+    assert all(0 <= score["validation"]["value"] <= 1 for score in found["probe"]["cuts"])
+    assert json.loads((tmp_path / "probe.json").read_text())["probe"]["cuts"] == found["probe"]["cuts"]
+    assert not (tmp_path / "runs").exists()
+    table = ttl_deploy("probe", "--backbone", "shufflenet_v2_x0_5", *DATA, "--cuts", "stage3.7")
+    assert "stage3.7" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "word"), [(("--cuts", "stage9"), "stage9"), (("--weights", "nowhere.pth"), "nowhere.pth")]
+)
+def test_a_probe_refuses_what_it_cannot_use(ttl_deploy: Run, given: tuple[str, str], word: str) -> None:
+    done = ttl_deploy("probe", "--backbone", "shufflenet_v2_x0_5", *DATA, *given)
+    assert done.returncode == 2 or "weights" in done.stderr
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_joint_is_no_strategy(ttl_deploy: Run) -> None:
+    done = ttl_deploy("search", "--backbone", "shufflenet_v2_x0_5", *DATA, "--strategy", "full,joint")
+    assert done.returncode == 2
+    assert "--policy guided" in done.stderr
