@@ -11,28 +11,21 @@ records. Nothing is chosen here, so all candidates may be stated. Interrupted, t
 import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from results import store
+from scoring import score_test, test_all
 
-from ttl_deploy import plugins
-from ttl_deploy.data.cache import open_cache
-from ttl_deploy.data.manifest_files import load_manifest
-from ttl_deploy.evidence import intervals
-from ttl_deploy.evidence.metrics import evaluate
 from ttl_deploy.files import publish_text
-from ttl_deploy.records import codec
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.scores import Score
-from ttl_deploy.records.trials import SearchSettings, TestOpening, TrainSettings, Trial, TrialFailure, TrialResult
+from ttl_deploy.records.trials import SearchSettings, TrainSettings, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
 from ttl_deploy.search.study import run_study
-from ttl_deploy.search.tasks import Task
 from ttl_deploy_cli.progress import show_study
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "strategies-measured.md"
@@ -86,31 +79,8 @@ def list_cases(given: argparse.Namespace) -> Iterator[Case]:
             yield Case(title=f"{backbone} on {Path(data).name}, {label_col}", settings=settings)
 
 
-def test_all(run: RunFolder, command: str) -> None:
-    """Score every finished trial on the test split, as far as that was not done, and say so in the ledger."""
-    keys = [outcome.key for outcome in findings.outcomes(run).values() if isinstance(outcome, TrialResult)]
-    left = [codec.load(Trial, run.trial(key) / "trial.json") for key in keys if not _is_tested(run, key)]
-    if not left:
-        return
-    cache = open_cache(load_manifest(run.data), run.settings().decode).path
-    tasks = [
-        Task(kind="test", trial=trial, run=str(run.path), cache=str(cache), device="cpu", cost=1.0) for trial in left
-    ]
-    opening = TestOpening(split="test", command=command, trials=tuple(trial.key for trial in left))
-    with run.owned(), closing(plugins.load("executors", "local")(usable_cores())) as executor:
-        run.ledger.append("test_opened", "benchmark", codec.to_builtins(opening))
-        for done in executor.run(tasks, report=lambda position, progress: None):
-            if done.outcome is not None:
-                raise RuntimeError(f"{left[done.position].key} cannot be tested: {done.outcome}")
-
-
-def _is_tested(run: RunFolder, key: str) -> bool:
-    return (run.trial(key) / "predictions_test.npz").exists()
-
-
 def score_all(case: Case, run: RunFolder) -> Iterator[dict[str, object]]:
     """Yield one row per candidate: mean AUROC over seeds, its interval over patients, and the spread of seeds."""
-    truth = findings.labelled_split(run.data, "test")
     known = findings.outcomes(run).values()
     for strategy in case.settings.strategies:
         for cut in case.settings.cuts:
@@ -120,10 +90,7 @@ def score_all(case: Case, run: RunFolder) -> Iterator[dict[str, object]]:
             if not trained:
                 yield row | {"failure": next(one.reason for one in mine if isinstance(one, TrialFailure))}
                 continue
-            predicted = np.stack([findings.read_probabilities(run, one.key, "test") for one in trained])
-            values = [evaluate("auroc", one, truth.labels).value for one in predicted]
-            resampled = intervals.resample(predicted, truth.labels, truth.patients)
-            yield row | describe(intervals.score_resampled(resampled, "auroc", split="test"), values, trained)
+            yield row | describe(*score_test(run, trained), trained)
 
 
 def describe(score: Score, values: Sequence[float | None], trained: Sequence[TrialResult]) -> dict[str, object]:
