@@ -74,6 +74,8 @@ def search(task: Task, policy: str, parent: Path, command: str) -> RunFolder:
     run = RunFolder(parent / task.title.replace(" ", "-").replace(",", "") / policy)
     settings = replace(task.settings, policy=policy)
     if policy != "exhaustive" and not run.front.exists():
+        with run.owned():
+            run.claim(settings, command)
         for folder in (run.path.parent / "exhaustive" / "trials").iterdir():
             shutil.copytree(folder, run.path / "trials" / folder.name, dirs_exist_ok=True)
     with show_study(run, command, enabled=True) as reporter:
@@ -214,10 +216,11 @@ Written by
 `{command}`
 in {minutes:.0f} minutes on {cores} cores; figures and machine are in `benchmarks/results/search_cost.json`.
 
-MobileNetV2 with ImageNet weights, {cuts} cuts, {given.seeds} seeds, {given.image_size} px, at most {given.images} training
-images (phantom: patients in all), at most {given.epochs} epochs. "Finding the depth" is what comes before the trainings of
-single cuts, as a share of the exhaustive search's cost; for `guided` one joint training. "Behind the exhaustive
-choice" is the test AUROC of that choice less that of the policy's, paired by patient: above 0 the policy chose worse.
+MobileNetV2 with ImageNet weights, {cuts} cuts, {given.seeds} seeds, {given.image_size} px, at most {given.images}
+training images (phantom: patients in all), at most {given.epochs} epochs. "Finding the depth" is what comes before the
+trainings of single cuts, as a share of the exhaustive search's cost; for `guided` one joint training. "Behind the
+exhaustive choice" is the test AUROC of that choice less that of the policy's, paired by patient: above 0 the policy
+chose worse.
 
 {text}"""
     publish_text(DOCUMENT, document.rstrip() + "\n")
