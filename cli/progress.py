@@ -74,7 +74,8 @@ class _Rounds:
         epochs = task.trial.train.epochs
         share = progress.epoch if progress.finished else progress.epoch - 1 + 0.9 * progress.done / progress.total
         self.estimate.update(self.tasks.index(task), share / epochs)
-        score = progress.finished.val_auroc if progress.finished else None
+        # A joint training's score is the mean of its exits, which is no candidate's.
+        score = progress.finished.val_auroc if progress.finished and not task.trial.model.exits else None
         if score is not None and (self.best is None or score > self.best[0]):
             self.best = (score, name_candidate(task.trial.candidate, several=len(self._strategies) > 1))
 
@@ -91,7 +92,8 @@ def describe_epoch(task: Any, progress: Any) -> str:
     record = progress.finished
     score = "undefined" if record.val_auroc is None else f"{record.val_auroc:.3f}"
     epochs = task.trial.train.epochs
-    loss = f"loss {record.train_loss:.3f}, validation AUROC {score}"
+    mean = " (mean of the exits)" if task.trial.model.exits else ""
+    loss = f"loss {record.train_loss:.3f}, validation AUROC {score}{mean}"
     return f"{task.trial.key}: epoch {record.epoch}/{epochs}, {loss}{describe_wait(record)}"
 
 

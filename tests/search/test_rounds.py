@@ -53,6 +53,9 @@ class Listener:
     ends: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def step(self, stage: str, done: int, total: int) -> None:
+        pass
+
     def plan(self, tasks: Sequence[Task]) -> None:
         self.planned.append([task.trial.key for task in tasks])
 

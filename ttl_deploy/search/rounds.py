@@ -54,8 +54,17 @@ def train(
         if not proposed:
             return known
         plan = plan_trials(proposed, allowed.values(), known)
-        tasks = [make_task(study, "train", trial, cache, cost=_cost(trial, macs, images)) for trial in plan]
+        tasks = list(_make_tasks(study, plan, cache, macs=macs, images=images))
         known = {**known, **_run_round(study, tasks, known)}
+
+
+def _make_tasks(
+    study: Study, plan: Sequence[Trial], cache: PixelCache, *, macs: Mapping[str, int], images: Mapping[str, int]
+) -> Iterator[Task]:
+    """Describe the trainings of a plan; each is measured without being run, which takes a moment per cut."""
+    for number, trial in enumerate(plan, start=1):
+        yield make_task(study, "train", trial, cache, cost=_cost(trial, macs, images))
+        study.reporter.step("measuring what trainings need", number, len(plan))
 
 
 def _covered(run: RunFolder, cuts: tuple[Cut, ...]) -> tuple[Cut, ...]:
