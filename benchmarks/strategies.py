@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from results import store
@@ -23,7 +24,6 @@ from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.scores import Score
 from ttl_deploy.records.trials import SearchSettings, TrainSettings, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
 from ttl_deploy.search.study import run_study
 from ttl_deploy_cli.progress import show_study
@@ -137,16 +137,14 @@ def _cell(row: Mapping[str, object]) -> str:
     return f"**{row['test_auroc']:.3f}** [{bounds}]{spread}, {row['train_seconds']:.0f} s"
 
 
-def write_document(
-    rows: Sequence[Mapping[str, object]], command: str, given: argparse.Namespace, minutes: float
-) -> None:
+def write_document(rows: Sequence[Mapping[str, Any]], command: str, given: argparse.Namespace) -> None:
     """Write the tables into the documents, with the command that makes them."""
-    cores = usable_cores()
+    seconds = sum(row["train_seconds"] * len(row["seeds"]) for row in rows if "failure" not in row)
     text = f"""# Strategies, measured
 
 Written by
 `{command}`
-in {minutes:.0f} minutes on {cores} cores. Figures and machine: `benchmarks/results/strategies.json`.
+(its trainings took {seconds / 60:.0f} minutes of one core). Figures and machine: `benchmarks/results/strategies.json`.
 
 Each cell: macro AUROC on the test split, mean of {given.seeds} seeds **in bold**, its 95 % interval over patients in
 brackets, the standard deviation between seeds after ±, and the seconds of one training on one core.
@@ -182,7 +180,7 @@ def main() -> None:
     print(f"{minutes:.1f} minutes")
     store("strategies", command, rows)
     if given.write:
-        write_document(rows, command, given, minutes)
+        write_document(rows, command, given)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,18 @@ class _StartingPoint(KeepsStart):
     initial values, the head's to zero. Biases and norms are left alone.
     """
 
-    options: ClassVar[Mapping[str, str]] = {
-        "alpha": "strength towards the initial weights, 0.1",
-        "beta": "strength of the head's penalty, 0.01",
-    }
+    usual_alpha: ClassVar[float]
+    options: ClassVar[Mapping[str, str]]
+
+    def __init_subclass__(cls) -> None:
+        cls.options = {
+            "alpha": f"strength towards the initial weights, {cls.usual_alpha:g}",
+            "beta": "strength of the head's penalty, 0.01",
+        }
 
     def __init__(self, given: Mapping[str, str]) -> None:
-        """Take the strengths; the defaults are those of the authors' script."""
-        self.alpha = read_number(given, "alpha", 0.1)
+        """Take the strengths."""
+        self.alpha = read_number(given, "alpha", self.usual_alpha)
         self.beta = read_number(given, "beta", 0.01)
 
     def phases(self, model: nn.Module, spec: ModelSpec, settings: TrainSettings) -> tuple[Phase, ...]:
@@ -53,7 +57,9 @@ class _StartingPoint(KeepsStart):
 
 
 class L2Sp(_StartingPoint):
-    """`CE + alpha/2 ‖w − w0‖² + beta/2 ‖h‖²`."""
+    """`CE + alpha/2 ‖w − w0‖² + beta/2 ‖h‖²`; the defaults are those of the authors' script."""
+
+    usual_alpha = 0.1
 
     def distance(self, weight: Tensor, start: Tensor) -> Tensor:
         """Return half the squared distance."""
@@ -61,7 +67,14 @@ class L2Sp(_StartingPoint):
 
 
 class L1Sp(_StartingPoint):
-    """`CE + alpha ‖w − w0‖₁ + beta/2 ‖h‖²`, with the authors' smooth absolute value."""
+    """`CE + alpha ‖w − w0‖₁ + beta/2 ‖h‖²`, with the authors' smooth absolute value.
+
+    Its pull does not fade near the start, so L2-SP's alpha would hold every weight where it is: MobileNetV2 cut
+    at features.13 (chest X-rays, three classes, 400 images of 64 px, 5 epochs, one seed), validation AUROC with
+    0.01, 0.001 and 0.0001: .82, .89, .90; without a penalty .91.
+    """
+
+    usual_alpha = 0.001
 
     def distance(self, weight: Tensor, start: Tensor) -> Tensor:
         """Return the sum of `sqrt((w − w0)² + 1e-16)`."""
