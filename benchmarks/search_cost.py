@@ -231,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cxr", type=Path, required=True)
     parser.add_argument("--mobilenet", type=Path, required=True)
-    for name, default in (("seeds", 2), ("image-size", 96), ("images", 800), ("epochs", 5)):
+    for name, default in (("seeds", 2), ("image-size", 96), ("images", 600), ("epochs", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-search-cost"))
     parser.add_argument("--write", action="store_true", help="write docs/search-measured.md")
