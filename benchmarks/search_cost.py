@@ -2,8 +2,7 @@
 
 Run:  python benchmarks/search_cost.py --cxr DIR --mobilenet FILE [--write]
       DIR is a folder with `labels.csv` of a chest X-ray set with a column `subtype`; FILE a state dict of
-      torchvision's mobilenet_v2. The second task is built in, and what it needs is known: the texture phantom
-      can be read from small receptive fields.
+      torchvision's mobilenet_v2. The second task is built in: the texture phantom.
 A trial is a function of its record and the data, so a policy takes what the exhaustive search has trained
 already from there; its cost counts all the same. Costs are MACs of all training steps and validations, in
 trainings of the full network; seconds are those of the trainings, one core each. `--write` puts the tables into
@@ -220,7 +219,7 @@ MobileNetV2 with ImageNet weights, {cuts} cuts, {given.seeds} seeds, {given.imag
 training images (phantom: patients in all), at most {given.epochs} epochs. "Finding the depth" is what comes before the
 trainings of single cuts, as a share of the exhaustive search's cost; for `guided` one joint training. "Behind the
 exhaustive choice" is the test AUROC of that choice less that of the policy's, paired by patient: above 0 the policy
-chose worse.
+chose worse. Seconds are those of a machine that had other things to do as well; the shares are of MACs.
 
 {text}"""
     publish_text(DOCUMENT, document.rstrip() + "\n")
