@@ -47,7 +47,7 @@ def publish(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except BaseException:
+        except BaseException:  # an interruption leaves no litter either; raised again
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)

@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -35,6 +37,24 @@ def call(arguments: Sequence[str], *, cwd: Path, blocked: Sequence[str] = (), **
         text=True,
         check=False,
     )
+
+
+def kill_when(arrived: Callable[[], object], arguments: Sequence[str], *, cwd: Path, cache: Path) -> None:
+    """Start the command, and kill it with SIGKILL as soon as `arrived` says so."""
+    code = f"import sys; sys.argv = {['ttl-deploy', *arguments]!r}\nfrom ttl_deploy_cli.main import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env=os.environ | {"TTL_DEPLOY_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 240
+        while not arrived():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,13 @@
 """The guided search from the joint training to an exported exit, and the probe before it."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import call
+from .conftest import call, kill_when
 from .test_interruption import facts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -66,22 +62,12 @@ def test_an_exit_is_exported_and_makes_the_decisions_of_the_joint_network(ttl_de
 def test_a_search_killed_in_the_joint_training_ends_as_an_uninterrupted_one(
     run: Path, cache: Path, tmp_path: Path
 ) -> None:
-    code = f"import sys; sys.argv = {['ttl-deploy', *SEARCH, '-o', 'run']!r}\n"
-    code += "from ttl_deploy_cli.main import main; main()"
-    environment = os.environ | {"TTL_DEPLOY_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
+    kill_when(
+        (tmp_path / "run" / "trials" / JOINT / "metrics.jsonl").exists,
+        [*SEARCH, "-o", "run"],
         cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 240
-        while not (tmp_path / "run" / "trials" / JOINT / "metrics.jsonl").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        cache=cache,
+    )
     again = call([*SEARCH, "-o", "run"], cwd=tmp_path, TTL_DEPLOY_CACHE=str(cache))
     assert again.returncode == 0, again.stderr
     assert facts(tmp_path / "run") == facts(run)

@@ -2,17 +2,13 @@
 
 import csv
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import call
+from .conftest import call, kill_when
 from .test_interruption import facts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,21 +115,12 @@ def test_a_named_candidate_is_exported_to_a_folder_of_its_own_and_verifies(ttl_d
 def test_a_search_killed_while_a_pupil_learns_ends_with_the_ledger_of_an_uninterrupted_one(
     run: Path, cache: Path, tmp_path: Path
 ) -> None:
-    code = f"import sys; sys.argv = {['ttl-deploy', *SEARCH, '-o', 'run']!r}\n"
-    code += "from ttl_deploy_cli.main import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
+    kill_when(
+        lambda: list((tmp_path / "run").glob("trials/*distill*/trial.json")),
+        [*SEARCH, "-o", "run"],
         cwd=tmp_path,
-        env=os.environ | {"TTL_DEPLOY_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 240
-        while not list((tmp_path / "run").glob("trials/*distill*/trial.json")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        cache=cache,
+    )
     again = call([*SEARCH, "-o", "run"], cwd=tmp_path, TTL_DEPLOY_CACHE=str(cache))
     assert again.returncode == 0, again.stderr
     assert facts(tmp_path / "run") == facts(run)

@@ -5,12 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
+from torch import nn  # noqa: E402 # torch may be missing
 
-from ttl_deploy.records.artifacts import ArtifactManifest, InputSpec  # noqa: E402
-from ttl_deploy.records.data import DataFingerprint, DecodeSettings, SplitCount  # noqa: E402
-from ttl_deploy.records.models import ModelSpec  # noqa: E402
-from ttl_deploy.records.scores import Score  # noqa: E402
+from ttl_deploy.records.artifacts import ArtifactManifest, InputSpec  # noqa: E402 # torch may be missing
+from ttl_deploy.records.data import DataFingerprint, DecodeSettings, SplitCount  # noqa: E402 # torch may be missing
+from ttl_deploy.records.models import ModelSpec  # noqa: E402 # torch may be missing
+from ttl_deploy.records.scores import Score  # noqa: E402 # torch may be missing
 
 SIDE = 24
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -178,7 +178,7 @@ def their_package() -> Iterator[None]:
     """Put the class where torchxrayvision has its own."""
     TheirDenseNet.__module__, TheirDenseNet.__qualname__ = "torchxrayvision.models", "DenseNet"
     models = ModuleType("torchxrayvision.models")
-    models.DenseNet = TheirDenseNet  # type: ignore[attr-defined]
+    models.DenseNet = TheirDenseNet  # type: ignore[attr-defined] # a module made here
     sys.modules["torchxrayvision"], sys.modules["torchxrayvision.models"] = ModuleType("torchxrayvision"), models
     yield
     del sys.modules["torchxrayvision"], sys.modules["torchxrayvision.models"]
@@ -314,7 +314,7 @@ def fill(value: float) -> Callable[[], nn.Module]:
 @pytest.fixture
 def own() -> Iterator[str]:
     module = ModuleType("mine")
-    module.net = fill(0.125)  # type: ignore[attr-defined]
+    module.net = fill(0.125)  # type: ignore[attr-defined] # a module made here
     sys.modules["mine"] = module
     yield "mine:net"
     del sys.modules["mine"]

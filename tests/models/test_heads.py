@@ -67,7 +67,7 @@ def test_batch_norm_and_relu_cost_two_parameters_per_channel() -> None:
 
 def test_an_unknown_pooling_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown pooling 'mean': choose one of avg, max"):
-        Head(FEATURES, 2, pool="mean")  # type: ignore[arg-type]
+        Head(FEATURES, 2, pool="mean")  # type: ignore[arg-type] # what is tested
 
 
 @pytest.mark.parametrize("pool", get_args(Pool))

@@ -216,7 +216,7 @@ def test_a_pickle_payload_is_refused_and_never_runs(tmp_path: Path) -> None:
             load("resnet18", "maxpool", path)
         assert "weights_only" not in str(raised.value)
     assert not canary.exists()
-    Payload(canary).__reduce__()[0](canary)  # type: ignore[operator]
+    Payload(canary).__reduce__()[0](canary)  # type: ignore[operator] # what unpickling would do
     assert canary.exists()  # it would have worked
 
 

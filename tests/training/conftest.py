@@ -47,7 +47,7 @@ def make_trial() -> Callable[..., Trial]:
             weights="none",
             strategy="full",
             seed=seed,
-            train=TrainSettings(**settings),  # type: ignore[arg-type]
+            train=TrainSettings(**settings),  # type: ignore[arg-type] # keyword arguments of mixed types
         )
 
     return make

@@ -34,7 +34,7 @@ def build_grey_network() -> nn.Module:
 def grey_trial(make_trial: Callable[..., Trial]) -> Iterator[Trial]:
     """A trial of a network of the user's own that takes one channel."""
     module = ModuleType("greys")
-    module.net = build_grey_network  # type: ignore[attr-defined]
+    module.net = build_grey_network  # type: ignore[attr-defined] # a module made here
     sys.modules["greys"] = module
     trial = make_trial(epochs=1)
     yield replace(trial, model=replace(trial.model, backbone="greys:net", cut="full"), input=GREY, weights_input=GREY)

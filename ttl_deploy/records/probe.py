@@ -26,7 +26,7 @@ class ProbeScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """All cuts probed with the features of one forward pass; `probe.json` of a run folder.
+    """All cuts probed with the features of one forward pass.
 
     `train_images` and `val_images` say how many were used; `macs` what the pass cost in all, multiply-accumulates;
     `seconds` how long the pass and the fits took.

@@ -3,8 +3,8 @@
 All cuts are first trained as one network. The shallowest exit that its validation split cannot tell from the best
 exit is the finalist; it and the full network are trained by themselves, by every strategy on every seed. Where the
 finalist then turns out worse than the best of those, the next deeper cut follows, as long as that could change the
-choice. In a joint training shallow exits come out lower than they would alone, so the finalist is rather too deep
-than too shallow.
+choice. In a joint training most exits come out lower than they would alone, the shallow ones most, so the finalist
+is rather too deep than too shallow.
 """
 
 from collections.abc import Sequence

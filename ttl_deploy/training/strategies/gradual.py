@@ -7,6 +7,7 @@ several blocks are freed at once where there are more blocks than epochs, and th
 anew in each stage is our choice.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import ClassVar
@@ -20,7 +21,7 @@ from ttl_deploy.training.blocks import list_blocks
 from ttl_deploy.training.strategies import KeepsStart, Phase, learning_groups
 
 
-class _Gradual(KeepsStart):
+class _Gradual(KeepsStart, ABC):
     """Unfreeze more blocks at each stage; in the last one everything learns."""
 
     options: ClassVar[Mapping[str, str]] = {}
@@ -48,9 +49,9 @@ class _Gradual(KeepsStart):
             for stage, length in enumerate(lengths, start=1)
         )
 
+    @abstractmethod
     def steps(self, body: Sequence[tuple[str, ...]], head: tuple[str, ...], epochs: int) -> list[tuple[str, ...]]:
         """Return the parameters that each step unfreezes, in order."""
-        raise NotImplementedError
 
 
 class LastToFirst(_Gradual):

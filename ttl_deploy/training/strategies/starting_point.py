@@ -1,5 +1,6 @@
 """L2-SP and L1-SP: finetuning that is drawn back to the starting point (Li et al. 2018; papers' section 3.3)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from ttl_deploy.training.strategies import Group, KeepsStart, Penalty, Phase, na
 _MULTIPLYING = (nn.Conv2d, nn.Linear)
 
 
-class _StartingPoint(KeepsStart):
+class _StartingPoint(KeepsStart, ABC):
     """Train everything, with a penalty in the loss and no weight decay in the optimiser.
 
     The penalty runs over the weights of convolutions and linear layers: the trunk's are drawn to their
@@ -39,9 +40,9 @@ class _StartingPoint(KeepsStart):
         group = Group(names=names_of(model), lr=settings.lr, weight_decay=0.0)
         return (Phase(name="finetune", epochs=settings.epochs, groups=(group,), penalty=self._penalise(model)),)
 
+    @abstractmethod
     def distance(self, weight: Tensor, start: Tensor) -> Tensor:
         """Return how far a tensor is from its start, as a scalar that `alpha` is multiplied with."""
-        raise NotImplementedError
 
     def _penalise(self, model: nn.Module) -> Penalty:
         weights = _multiplying_weights(model)
