@@ -21,13 +21,11 @@ class ProbeFit:
 
     Attributes:
         held_out: scores of the held-out images `(m, C)`.
-        cross_validated: scores of the training images `(n, C)`, each from the other folds.
-        cv_auroc: macro AUROC of those; None where it is undefined.
+        cv_auroc: macro AUROC of the training images, each scored by the other folds; None where undefined.
         strength: the penalty that gave the best of them, per image.
     """
 
     held_out: Floats
-    cross_validated: Floats
     cv_auroc: float | None
     strength: float
 
@@ -58,17 +56,16 @@ def fit_probe(
         raise DataError("features hold values that are not finite, so nothing can be read from them")
     ridge = _Ridge(given, truth, classes=classes)
     parts = _divide_groups(np.asarray(groups), folds=folds, seed=seed)
-    best: tuple[float, float, Floats] | None = None
+    best: tuple[float, float] | None = None
     for strength in STRENGTHS:
         scores = ridge.cross_validate(strength * len(truth), parts)
         auroc = metrics.evaluate("auroc", scores, truth).value
         rank = -np.inf if auroc is None else auroc
         if best is None or rank > best[0]:
-            best = (rank, strength, scores)
+            best = (rank, strength)
     assert best is not None
     return ProbeFit(
         held_out=ridge.predict(best[1] * len(truth), other),
-        cross_validated=best[2],
         cv_auroc=None if best[0] == -np.inf else float(best[0]),
         strength=best[1],
     )
