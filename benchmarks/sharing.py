@@ -18,6 +18,7 @@ from ttl_deploy.data.cache import open_cache
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.search.executors import Place
 from ttl_deploy.search.executors.local import LocalExecutor
 from ttl_deploy.search.executors.memory import estimate_task, find_budget
 from ttl_deploy.search.tasks import Task
@@ -56,7 +57,8 @@ def train_at_once(
         for folder in (warm, timed):
             shutil.copytree(run.data, folder.data)
         short = [replace(trial, train=replace(trial.train, epochs=1)) for trial in trials[:workers]]
-        with closing(LocalExecutor(workers, memory_bytes=memory_bytes)) as executor:
+        place = Place(device=str(device), workers=workers, memory_bytes=memory_bytes)
+        with closing(LocalExecutor([place])) as executor:
             train_all(executor, make_tasks(short, warm, run, device))
             tasks = make_tasks(trials, timed, run, device)
             started = time.perf_counter()

@@ -10,7 +10,7 @@ from ttl_deploy.search import environment, findings
 from ttl_deploy.search.candidates import check_phases, find_cuts, make_trials
 from ttl_deploy.search.conclusion import conclude, confirm
 from ttl_deploy.search.context import Reporter, Study
-from ttl_deploy.search.executors.memory import default_workers, find_budget
+from ttl_deploy.search.executors.memory import find_places
 from ttl_deploy.search.findings import Found
 from ttl_deploy.search.preparation import count_images, find_costs, read_data
 from ttl_deploy.search.rounds import train
@@ -32,14 +32,12 @@ def run_study(
     at most `MOST_ON_GPU`. Raises `TtlDeployError` for what the user must mend; everything done before is kept.
     """
     place = pick_device(device)
-    workers = workers or default_workers(place)
-    budget = find_budget(place) if workers > 1 else None
     study = Study(
         settings=settings,
         run=run,
         command=command,
         device=place,
-        executor=plugins.load("executors", "local")(workers, memory_bytes=budget),
+        executor=plugins.load("executors", "local")(find_places([place], workers)),
         reporter=reporter,
     )
     _check_names(settings)

@@ -16,6 +16,18 @@ class Done:
     outcome: Outcome | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A device of this machine that takes up to `workers` tasks side by side.
+
+    Together they need at most `memory_bytes` of its memory; None is no limit.
+    """
+
+    device: str
+    workers: int
+    memory_bytes: int | None = None
+
+
 class Executor(Protocol):
     """Runs tasks and hands their outcomes back in the order in which they finish."""
 

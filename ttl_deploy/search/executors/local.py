@@ -8,28 +8,22 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.files import make_folder
 from ttl_deploy.processes import die_with_parent
-from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.search.executors import Done
-from ttl_deploy.search.executors.memory import give_back_memory
-from ttl_deploy.search.tasks import Outcome, Task, execute, failure
+from ttl_deploy.search.executors import Done, Place
+from ttl_deploy.search.executors.worker import Refusal, describe_death, do_task, log_path, redirect_output
+from ttl_deploy.search.tasks import Outcome, Task, failure
 from ttl_deploy.training.devices import keep_freed_memory
 from ttl_deploy.training.loop import Progress, TrialError
 
-_REPORT_EVERY_S = 0.2
 _PATIENCE_S = 5.0
-_LOG = "worker.log"
 
 
 @dataclass(slots=True)
@@ -40,17 +34,42 @@ class _Worker:
     task: Task | None = None
 
 
-class LocalExecutor:
-    """Runs up to `workers` tasks side by side, each process taking one task after the other.
+@dataclass(slots=True)
+class _Station:
+    """A place with its processes: a process stays with its place, since it holds a context on a GPU."""
 
-    A task starts only where the needs of all running ones, its own included, are within `memory_bytes`;
-    alone it always runs, and None is no limit. A process that crashes takes its own task with it, and is
-    replaced.
+    place: Place
+    running: list[_Worker] = field(default_factory=list)
+    idle: list[_Worker] = field(default_factory=list)
+
+    @property
+    def is_free(self) -> bool:
+        return len(self.running) < self.place.workers
+
+    def has_memory_for(self, task: Task) -> bool:
+        if self.place.memory_bytes is None:
+            return True
+        taken = sum(worker.task.memory_bytes for worker in self.running if worker.task)
+        return taken + task.memory_bytes <= self.place.memory_bytes
+
+    def dismiss(self) -> None:
+        """End the idle processes: what they hold, a context each on a GPU, is in nobody's estimate."""
+        _stop(self.idle)
+        self.idle = []
+
+
+class LocalExecutor:
+    """Runs tasks side by side at one or several places, each process taking one task after the other.
+
+    A task starts at the place with the fewest tasks among those that have a worker free and where the needs
+    of all tasks, its own included, are within the memory. One that is too large for every place runs alone
+    at the largest. A process that crashes takes its own task with it, and is replaced.
     """
 
-    def __init__(self, workers: int, *, memory_bytes: int | None = None) -> None:
-        self.workers, self.memory_bytes = workers, memory_bytes
-        self._idle: list[_Worker] = []
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._stations = [_Station(place) for place in places]
+        sizes = [place.memory_bytes for place in places]
+        self._most_bytes = None if None in sizes else max(size for size in sizes if size is not None)
 
     def run(self, tasks: Sequence[Task], *, report: Callable[[int, Progress], None]) -> Iterator[Done]:
         """Start the tasks strictly in order, as places and memory become free; yield outcomes as they come.
@@ -58,39 +77,43 @@ class LocalExecutor:
         No task overtakes another: a large one would otherwise wait as long as there are small ones.
         """
         waiting = list(enumerate(tasks))
-        running: list[_Worker] = []
         try:
-            while waiting or running:
-                while waiting and self._admits(waiting[0][1], running):
-                    running.append(self._assign(*waiting.pop(0)))
-                for worker in _ready(running):
+            while waiting or self._running():
+                while waiting and (station := self._find_station(waiting[0][1])):
+                    self._assign(*waiting.pop(0), station)
+                for worker in _ready(self._running()):
                     done = self._receive(worker, report)
                     if done is not None:
-                        running.remove(worker)
                         yield done
         finally:
-            _stop(running)
+            _stop(self._running())
+            for station in self._stations:
+                station.running.clear()
 
     def close(self) -> None:
         """End the idle processes."""
-        _stop(self._idle)
-        self._idle = []
+        for station in self._stations:
+            station.dismiss()
 
-    def _admits(self, task: Task, running: Sequence[_Worker]) -> bool:
-        """Tell whether a task may start beside those that run."""
-        if len(running) >= self.workers:
-            return False
-        needed = task.memory_bytes + sum(worker.task.memory_bytes for worker in running if worker.task)
-        if self.memory_bytes is None or needed <= self.memory_bytes:
-            return True
-        self.close()  # what idle processes hold, a context each on a GPU, is in nobody's estimate
-        return not running
+    def _running(self) -> list[_Worker]:
+        return [worker for station in self._stations for worker in station.running]
 
-    def _assign(self, position: int, task: Task) -> _Worker:
+    def _find_station(self, task: Task) -> _Station | None:
+        """Return where a task may start beside those that run, None where it must wait."""
+        free = [station for station in self._stations if station.is_free]
+        chosen = [station for station in free if station.has_memory_for(task)]
+        if not chosen:
+            for station in free:
+                station.dismiss()
+            chosen = [one for one in free if not one.running and one.place.memory_bytes == self._most_bytes]
+        return min(chosen, key=lambda station: len(station.running), default=None)
+
+    def _assign(self, position: int, task: Task, station: _Station) -> _Worker:
         make_folder(log_path(task).parent)
-        worker = self._idle.pop() if self._idle else _start()
-        worker.position, worker.task = position, task
-        worker.channel.send(task)
+        worker = station.idle.pop() if station.idle else _start()
+        worker.position, worker.task = position, replace(task, device=station.place.device)
+        station.running.append(worker)
+        worker.channel.send(worker.task)
         return worker
 
     def _receive(self, worker: _Worker, report: Callable[[int, Progress], None]) -> Done | None:
@@ -99,14 +122,20 @@ class LocalExecutor:
             message = worker.channel.recv()
         except (EOFError, ConnectionResetError):
             worker.process.join()
+            self._station_of(worker).running.remove(worker)
             return Done(worker.position, _crash(worker))
         if isinstance(message, Progress):
             report(worker.position, message)
             return None
-        self._idle.append(worker)
-        if isinstance(message, TtlDeployError):
-            raise message
+        station = self._station_of(worker)
+        station.running.remove(worker)
+        station.idle.append(worker)
+        if isinstance(message, Refusal):
+            raise message.restore()
         return Done(worker.position, message)
+
+    def _station_of(self, worker: _Worker) -> _Station:
+        return next(station for station in self._stations if worker in station.running)
 
 
 def _start() -> _Worker:
@@ -118,7 +147,7 @@ def _start() -> _Worker:
     return _Worker(process, ours)
 
 
-def _stop(workers: list[_Worker]) -> None:
+def _stop(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.process.terminate()
     for worker in workers:
@@ -128,7 +157,7 @@ def _stop(workers: list[_Worker]) -> None:
         worker.channel.close()
 
 
-def _ready(running: list[_Worker]) -> list[_Worker]:
+def _ready(running: Sequence[_Worker]) -> list[_Worker]:
     """Wait until some worker has something to say, or has ended."""
     ready = wait([worker.channel for worker in running])
     return [worker for worker in running if worker.channel in ready]
@@ -136,16 +165,10 @@ def _ready(running: list[_Worker]) -> list[_Worker]:
 
 def _crash(worker: _Worker) -> Outcome:
     assert worker.task is not None
-    code, log = worker.process.exitcode or 0, log_path(worker.task)
+    code = worker.process.exitcode or 0
     how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-    printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    reason = f"the worker ended with {how}{': ' + printed[-1] if printed else ''} (see {log})"
+    reason = describe_death(worker.task, f"ended with {how}")
     return failure(worker.task.trial, TrialError("crash" if code < 0 else "error", reason))
-
-
-def log_path(task: Task) -> Path:
-    """Return where a task's process writes what it prints."""
-    return RunFolder(Path(task.run)).trial(task.trial.key) / _LOG
 
 
 def _serve(channel: Connection, parent_pid: int) -> None:
@@ -159,39 +182,11 @@ def _serve(channel: Connection, parent_pid: int) -> None:
             task: Task = channel.recv()
         except EOFError:
             return
-        _redirect_output(log_path(task))
-        outcome = _outcome(task, channel)
-        give_back_memory()
-        channel.send(outcome)
+        redirect_output(log_path(task))
+        channel.send(do_task(task, channel.send))
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     """End in order: what the process holds of the system's (semaphores of its libraries) is given back."""
     signal.signal(number, signal.SIG_IGN)
     sys.exit(128 + number)
-
-
-def _redirect_output(path: Path) -> None:
-    """Send what this process prints, from native code too, to the log of its task."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with open(path, "a", encoding="utf-8") as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
-
-
-def _outcome(task: Task, channel: Connection) -> Outcome | TtlDeployError | None:
-    """Do one task with throttled progress; an error the user must mend is an outcome too."""
-    sent_s = 0.0
-
-    def report(progress: Progress) -> None:
-        nonlocal sent_s
-        now = time.monotonic()
-        if progress.finished or now - sent_s >= _REPORT_EVERY_S:
-            sent_s = now
-            channel.send(progress)
-
-    try:
-        return execute(task, report)
-    except TtlDeployError as error:
-        return error

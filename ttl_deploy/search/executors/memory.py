@@ -4,6 +4,7 @@ import ctypes
 import gc
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.trials import Trial
 from ttl_deploy.runtime.machine import usable_cores
+from ttl_deploy.search.executors import Place
 from ttl_deploy.training import evaluation
 
 MOST_ON_GPU = 4
@@ -35,8 +37,28 @@ _CGROUP = Path("/sys/fs/cgroup")
 _QUERY_S = 120.0
 
 
+def find_places(devices: Sequence[torch.device], workers: int | None) -> tuple[Place, ...]:
+    """Return the places that a search trains at: some devices, with the memory that they have at the moment.
+
+    `workers` are trainings side by side on all devices together, spread evenly, the first ones getting what is
+    left over; a device that gets none is left out. None is `default_workers` on each, within the machine's
+    cores. Where one training runs at a time its memory does not count, and is not asked for.
+    """
+    distinct = tuple(dict.fromkeys(devices))
+    if workers is None:
+        cores = max(1, usable_cores() // len(distinct))
+        shares = [min(default_workers(device), cores) for device in distinct]
+    else:
+        shares = [workers // len(distinct) + (n < workers % len(distinct)) for n in range(len(distinct))]
+    return tuple(
+        Place(device=str(device), workers=share, memory_bytes=find_budget(device) if share > 1 else None)
+        for device, share in zip(distinct, shares, strict=True)
+        if share
+    )
+
+
 def default_workers(device: torch.device) -> int:
-    """Return how many trainings run side by side, as far as their memory allows."""
+    """Return how many trainings run side by side on one device, as far as their memory allows."""
     if device.type == "cuda":
         return min(usable_cores(), MOST_ON_GPU)
     return usable_cores() if device.type == "cpu" else 1

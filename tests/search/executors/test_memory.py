@@ -17,8 +17,14 @@ from ttl_deploy.models.cost.training_memory import (
 )
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import TrainSettings, Trial
-from ttl_deploy.search.executors import memory
-from ttl_deploy.search.executors.memory import UNKNOWN_BYTES, estimate_task, find_budget, free_main_memory
+from ttl_deploy.search.executors import Place, memory
+from ttl_deploy.search.executors.memory import (
+    UNKNOWN_BYTES,
+    estimate_task,
+    find_budget,
+    find_places,
+    free_main_memory,
+)
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 SPEC = ModelSpec(backbone="squeezenet1_1", cut=FULL, classes=2, image_size=64)
@@ -120,6 +126,27 @@ def test_workers_are_one_per_core_and_few_on_a_gpu(monkeypatch: pytest.MonkeyPat
     assert [memory.default_workers(device) for device in (CPU, CUDA, MPS)] == [32, memory.MOST_ON_GPU, 1]
     monkeypatch.setattr(memory, "usable_cores", lambda: 2)
     assert memory.default_workers(CUDA) == 2
+
+
+def test_places_share_the_workers_and_know_their_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "usable_cores", lambda: 16)
+    monkeypatch.setattr(memory, "find_budget", lambda device: 100 + (device.index or 0))
+    gpus = [torch.device("cuda", number) for number in range(3)]
+    shares = {workers: [place.workers for place in find_places(gpus, workers)] for workers in (None, 1, 3, 7)}
+    assert shares == {None: [4, 4, 4], 1: [1], 3: [1, 1, 1], 7: [3, 2, 2]}
+    places = find_places(gpus, 5)
+    assert [place.device for place in places] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert [place.memory_bytes for place in places] == [100, 101, None]
+    assert find_places([gpus[1], gpus[1]], 2) == (Place(device="cuda:1", workers=2, memory_bytes=101),)
+
+
+def test_places_by_default_are_not_more_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "find_budget", lambda device: None)
+    for cores, shares in ((4, [2, 2]), (1, [1, 1])):
+        monkeypatch.setattr(memory, "usable_cores", lambda cores=cores: cores)
+        gpus = [torch.device("cuda", number) for number in range(2)]
+        assert [place.workers for place in find_places(gpus, None)] == shares
+        assert [place.workers for place in find_places([CPU], None)] == [cores]
 
 
 def test_giving_memory_back_keeps_what_is_in_use() -> None:

@@ -1,12 +1,12 @@
 """Which tasks the local executor runs side by side; stub workers in threads stand for its processes."""
 
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import TrainSettings, Trial
-from ttl_deploy.search.executors import Done, local
+from ttl_deploy.search.executors import Place, local
 from ttl_deploy.search.executors.local import LocalExecutor
 from ttl_deploy.search.tasks import Task, failure
 from ttl_deploy.training.loop import TrialError
@@ -49,24 +49,24 @@ def serve(channel: Connection) -> None:
 
 
 class Watched(LocalExecutor):
-    """Keeps, for every start, the tasks that run from then on, and how many processes lie idle."""
+    """Keeps, for every start, the tasks that run at its place from then on, and how many processes lie idle there."""
 
-    def __init__(self, workers: int, *, memory_bytes: int | None = None) -> None:
-        super().__init__(workers, memory_bytes=memory_bytes)
+    def __init__(self, places: Sequence[Place]) -> None:
+        super().__init__(places)
         self.starts: list[tuple[Task, ...]] = []
         self.idle: list[int] = []
-        self._now: dict[int, Task] = {}
 
-    def _assign(self, position: int, task: Task) -> local._Worker:
-        self._now[position] = task
-        worker = super()._assign(position, task)
-        self.starts.append(tuple(self._now.values()))
-        self.idle.append(len(self._idle))
+    def _assign(self, position: int, task: Task, station: local._Station) -> local._Worker:
+        worker = super()._assign(position, task, station)
+        self.starts.append(tuple(one.task for one in station.running if one.task))
+        self.idle.append(len(station.idle))
         return worker
 
-    def _receive(self, worker: local._Worker, report: Any) -> Done | None:
-        self._now.pop(worker.position)
-        return super()._receive(worker, report)
+
+def cpu(workers: int, memory_bytes: int | None = None, *, number: int | None = None) -> Place:
+    """Describe a place on the processor; torch knows it by several numbers."""
+    device = "cpu" if number is None else f"cpu:{number}"
+    return Place(device=device, workers=workers, memory_bytes=memory_bytes)
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def needs_of(tasks: Sequence[Task]) -> list[int]:
 def test_every_task_runs_in_order_and_those_at_once_fit_the_budget(
     needs: list[int], workers: int, budget: int, tmp_path: Path
 ) -> None:
-    executor, tasks = Watched(workers, memory_bytes=budget), make_tasks(needs, tmp_path)
+    executor, tasks = Watched([cpu(workers, budget)]), make_tasks(needs, tmp_path)
     assert run_all(executor, tasks) == {n: task.trial.key for n, task in enumerate(tasks)}
     assert [running[-1] for running in executor.starts] == tasks
     assert all(len(running) <= workers for running in executor.starts)
@@ -124,21 +124,21 @@ def test_every_task_runs_in_order_and_those_at_once_fit_the_budget(
 
 
 def test_tasks_that_fit_run_side_by_side(tmp_path: Path) -> None:
-    executor = Watched(4, memory_bytes=30)
+    executor = Watched([cpu(4, 30)])
     run_all(executor, make_tasks([10, 10, 10, 10], tmp_path))
     assert [len(running) for running in executor.starts[:3]] == [1, 2, 3]
     assert max(len(running) for running in executor.starts) == 3
 
 
 def test_without_a_budget_only_the_workers_count(tmp_path: Path) -> None:
-    executor = Watched(2)
+    executor = Watched([cpu(2)])
     run_all(executor, make_tasks([10**12] * 3, tmp_path))
     assert [len(running) for running in executor.starts[:2]] == [1, 2]
     assert max(len(running) for running in executor.starts) == 2
 
 
 def test_a_task_larger_than_the_device_runs_alone(tmp_path: Path) -> None:
-    executor = Watched(4, memory_bytes=30)
+    executor = Watched([cpu(4, 30)])
     run_all(executor, make_tasks([10, 10, 999, 10, 10], tmp_path))
     assert needs_of(executor.starts[2]) == [999]
     assert all(needs_of(running) == [999] for running in executor.starts if 999 in needs_of(running))
@@ -146,7 +146,7 @@ def test_a_task_larger_than_the_device_runs_alone(tmp_path: Path) -> None:
 
 def test_small_tasks_do_not_overtake_a_large_one_that_waits(tmp_path: Path) -> None:
     """The third would fit beside the first at once, but waits behind the second."""
-    executor = Watched(4, memory_bytes=100)
+    executor = Watched([cpu(4, 100)])
     tasks = make_tasks([50, 90, 10, 10], tmp_path)
     run_all(executor, tasks)
     assert [running[-1] for running in executor.starts] == tasks
@@ -154,13 +154,60 @@ def test_small_tasks_do_not_overtake_a_large_one_that_waits(tmp_path: Path) -> N
 
 
 def test_idle_processes_are_ended_where_memory_is_short(tmp_path: Path, processes: list[StubProcess]) -> None:
-    executor = Watched(3, memory_bytes=30)
+    executor = Watched([cpu(3, 30)])
     run_all(executor, make_tasks([10, 10, 10, 999], tmp_path))
     assert executor.idle[-1] == 0
     assert len(processes) >= 3
 
 
 def test_processes_go_from_task_to_task_where_memory_suffices(tmp_path: Path, processes: list[StubProcess]) -> None:
-    run_all(LocalExecutor(2, memory_bytes=100), make_tasks([10] * 8, tmp_path))
+    run_all(LocalExecutor([cpu(2, 100)]), make_tasks([10] * 8, tmp_path))
     assert len(processes) <= 2
     assert all(process.ended for process in processes)
+
+
+def devices_of(executor: Watched) -> list[str]:
+    """Return the device of every task, in the order of the starts."""
+    return [running[-1].device for running in executor.starts]
+
+
+def test_tasks_go_to_the_place_with_the_fewest(tmp_path: Path) -> None:
+    """All four start before the executor takes notice of an end."""
+    executor = Watched([cpu(2, number=0), cpu(2, number=1)])
+    run_all(executor, make_tasks([10] * 4, tmp_path))
+    assert devices_of(executor) == ["cpu:0", "cpu:1", "cpu:0", "cpu:1"]
+
+
+def test_a_place_without_memory_does_not_block_one_that_has_room(tmp_path: Path) -> None:
+    executor = Watched([cpu(3, 30, number=0), cpu(3, 100, number=1)])
+    run_all(executor, make_tasks([25, 25, 25, 25], tmp_path))
+    assert devices_of(executor) == ["cpu:0", "cpu:1", "cpu:1", "cpu:1"]
+
+
+def test_a_task_waits_for_the_place_that_can_hold_it(tmp_path: Path) -> None:
+    """The small place is empty all the time; what it cannot hold never runs there."""
+    executor = Watched([cpu(4, 100, number=0), cpu(4, 30, number=1)])
+    run_all(executor, make_tasks([90, 90, 90, 200], tmp_path))
+    assert devices_of(executor) == ["cpu:0"] * 4
+    assert all(len(running) == 1 for running in executor.starts)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    needs=st.lists(st.integers(0, 60), min_size=1, max_size=12),
+    sizes=st.lists(st.tuples(st.integers(1, 3), st.none() | st.integers(1, 100)), min_size=1, max_size=3),
+)
+def test_at_every_place_what_runs_at_once_fits(
+    needs: list[int], sizes: list[tuple[int, int | None]], tmp_path: Path
+) -> None:
+    places = {f"cpu:{n}": cpu(*size, number=n) for n, size in enumerate(sizes)}
+    executor, tasks = Watched(list(places.values())), make_tasks(needs, tmp_path)
+    assert run_all(executor, tasks) == {n: task.trial.key for n, task in enumerate(tasks)}
+    assert [running[-1].trial for running in executor.starts] == [task.trial for task in tasks]
+    largest = max((sys.maxsize if bytes_ is None else bytes_) for _, bytes_ in sizes)
+    for running in executor.starts:
+        place = places[running[-1].device]
+        assert {task.device for task in running} == {place.device}
+        assert len(running) <= place.workers
+        memory = sys.maxsize if place.memory_bytes is None else place.memory_bytes
+        assert sum(needs_of(running)) <= memory or (len(running) == 1 and memory == largest)
