@@ -71,9 +71,8 @@ class _Rounds:
         self.estimate = Estimate([task.cost for task in tasks])
 
     def update(self, task: Any, progress: Any) -> None:
-        epochs = task.trial.train.epochs
         share = progress.epoch if progress.finished else progress.epoch - 1 + 0.9 * progress.done / progress.total
-        self.estimate.update(self.tasks.index(task), share / epochs)
+        self.estimate.update(self.tasks.index(task), (share - task.begun) / (task.end - task.begun))
         # A joint training's score is the mean of its exits, which is no candidate's.
         score = progress.finished.val_auroc if progress.finished and not task.trial.model.exits else None
         if score is not None and (self.best is None or score > self.best[0]):
@@ -109,6 +108,8 @@ def describe_end(task: Any, outcome: Any) -> str:
     if hasattr(outcome, "reason"):
         return f"{task.trial.key}: FAILED ({outcome.kind}): {outcome.reason}"
     score = "undefined" if outcome.val_auroc is None else f"{outcome.val_auroc:.3f}"
+    if hasattr(outcome, "epoch"):
+        return f"{task.trial.key}: rests after epoch {outcome.epoch}, validation AUROC {score}"
     from ttl_deploy.report.numbers import format_duration
 
     return f"{task.trial.key}: done in {format_duration(outcome.seconds)}, validation AUROC {score}"

@@ -53,6 +53,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "policies": {
             "exhaustive": "ttl_deploy.search.policies.exhaustive:Exhaustive",
             "hierarchical": "ttl_deploy.search.policies.hierarchical:Hierarchical",
+            "halving": "ttl_deploy.search.policies.halving:Halving",
             "guided": "ttl_deploy.search.policies.guided:Guided",
         },
         "executors": {"local": "ttl_deploy.search.executors.local:LocalExecutor"},

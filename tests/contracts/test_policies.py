@@ -9,11 +9,12 @@ import pytest
 from ttl_deploy import plugins
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.records.candidates import JOINT
-from ttl_deploy.records.models import FULL, Cut, ModelSpec
+from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.scores import Front, FrontPoint, PairedDifference
 from ttl_deploy.records.trials import TrainSettings, Trial, TrialFailure, TrialResult
 from ttl_deploy.search.findings import Outcome, expand
-from ttl_deploy.search.policies import StudyState
+from ttl_deploy.search.policies import Proposal, StudyState
+from ttl_deploy.search.policies.halving import find_rungs
 
 POLICIES = plugins.names("policies")
 CUTS = tuple(
@@ -22,12 +23,13 @@ CUTS = tuple(
     if cut.depth % 2 == 1 or cut.stage or cut.name == FULL
 )
 SEEDS, STRATEGIES = (0, 1), ("full", "l2-sp")
+EPOCHS = 8
 MOST_ROUNDS = 50
 
 
 def trial_of(cut: str, strategy: str, seed: int, exits: tuple[str, ...] = ()) -> Trial:
     spec = ModelSpec(backbone="resnet18", cut=cut, classes=2, image_size=64, exits=exits)
-    return Trial(model=spec, weights="none", strategy=strategy, seed=seed, train=TrainSettings(epochs=1))
+    return Trial(model=spec, weights="none", strategy=strategy, seed=seed, train=TrainSettings(epochs=EPOCHS))
 
 
 TRIALS = {
@@ -37,6 +39,7 @@ TRIALS = {
     for seed in SEEDS
 }
 JOINT_TRIAL = trial_of(FULL, "full", 0, tuple(cut.name for cut in CUTS))
+BY_KEY = {trial.key: trial for trial in (*TRIALS.values(), JOINT_TRIAL)}
 
 
 def finish(trial: Trial, score: Mapping[str, float]) -> TrialResult:
@@ -103,33 +106,70 @@ def _point(scores: Mapping[tuple[str, str], float], best: tuple[str, str], candi
     )
 
 
-def state_of(outcomes: Mapping[str, Outcome], cuts: tuple[Cut, ...] = CUTS) -> StudyState:
+def state_of(outcomes: Mapping[str, Outcome], rested: Mapping[str, int], score: Mapping[str, float]) -> StudyState:
     return StudyState(
-        cuts=cuts,
+        cuts=CUTS,
         strategies=STRATEGIES,
         seeds=SEEDS,
         trial_of=TRIALS,
         outcomes=outcomes,
+        rested=rested,
         joint=JOINT_TRIAL,
         find_exits_front=lambda: front_of(outcomes, joint=True),
         find_front=lambda: front_of(outcomes, joint=False),
+        find_front_at=lambda epoch, seed: front_at(rested, score, epoch, seed),
     )
 
 
+def name_of(proposal: Proposal) -> str:
+    return proposal.trial.key if proposal.until is None else f"{proposal.trial.key}@{proposal.until}"
+
+
+def do(
+    proposal: Proposal,
+    outcomes: dict[str, Outcome],
+    rested: dict[str, int],
+    score: Mapping[str, float],
+    *,
+    failing: float = 0.0,
+) -> None:
+    """Stand in for training: the proposal's trial rests, ends or, by chance, fails."""
+    trial = proposal.trial
+    assert trial.key not in outcomes
+    if np.random.default_rng(sum(trial.key.encode())).random() < failing:
+        outcomes |= expand(fail(trial))
+    elif proposal.until is None:
+        outcomes |= expand(finish(trial, score))
+    else:
+        assert rested.get(trial.key, 0) < proposal.until < trial.train.epochs
+        rested[trial.key] = proposal.until
+
+
+def front_at(rested: Mapping[str, int], score: Mapping[str, float], epoch: int, seed: int) -> Front | None:
+    """Stand in for the front of a rung, at which trials are as good as they will be."""
+    then = {key: finish(BY_KEY[key], score) for key, until in rested.items() if until >= epoch}
+    return front_of({key: one for key, one in then.items() if one.seed == seed}, joint=False)
+
+
 def follow(
-    policy: str, score: Mapping[str, float], *, failing: float = 0.0, known: Mapping[str, Outcome] | None = None
+    policy: str,
+    score: Mapping[str, float],
+    *,
+    failing: float = 0.0,
+    known: Mapping[str, Outcome] | None = None,
+    resting: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Let a policy propose until it ends; returns the keys in their order. A share of the trials fails."""
+    """Let a policy propose until it ends; returns what, in its order. A share of the trials fails."""
     outcomes: dict[str, Outcome] = dict(known or {})
+    rested: dict[str, int] = dict(resting or {})
     order: list[str] = []
     for _ in range(MOST_ROUNDS):
-        proposed = plugins.load("policies", policy)().propose(state_of(outcomes))
+        proposed = plugins.load("policies", policy)().propose(state_of(outcomes, rested, score))
         if not proposed:
             return order
-        for trial in proposed:
-            order.append(trial.key)
-            unlucky = np.random.default_rng(sum(trial.key.encode())).random() < failing
-            outcomes |= expand(fail(trial) if unlucky else finish(trial, score))
+        for proposal in proposed:
+            order.append(name_of(proposal))
+            do(proposal, outcomes, rested, score, failing=failing)
     raise AssertionError(f"{policy} does not end")
 
 
@@ -158,12 +198,13 @@ def test_the_full_network_is_trained_on_every_seed(policy: str) -> None:
 def test_a_policy_that_is_asked_again_after_a_stop_goes_on_where_it_was(policy: str) -> None:
     score = rising()
     whole = follow(policy, score)
-    by_key = {trial.key: trial for trial in (*TRIALS.values(), JOINT_TRIAL)}
     for stopped in range(len(whole)):
         done: dict[str, Outcome] = {}
-        for key in whole[:stopped]:
-            done |= expand(finish(by_key[key], score))
-        assert follow(policy, score, known=done) == whole[stopped:]
+        rested: dict[str, int] = {}
+        for name in whole[:stopped]:
+            key, _, until = name.partition("@")
+            do(Proposal(trial=BY_KEY[key], until=int(until) if until else None), done, rested, score)
+        assert follow(policy, score, known=done, resting=rested) == whole[stopped:]
 
 
 def test_guided_trains_the_shallowest_exit_that_reaches_the_best_and_the_full_network() -> None:
@@ -200,3 +241,31 @@ def test_hierarchical_trains_the_ends_of_stages_and_then_what_lies_around_the_be
     assert set(order[: len(first)]) == first
     between = {cut.name for cut in CUTS if ends[0].depth < cut.depth < ends[2].depth} - {best.name}
     assert {key.partition("__")[0] for key in order[len(first) :]} == between
+
+
+def test_halving_drops_half_at_each_rung_and_keeps_the_full_network() -> None:
+    score = {cut.name: 0.9 - abs(cut.depth - CUTS[2].depth) / 10 for cut in CUTS}
+    order = follow("halving", score)
+    at = {epoch: {name.partition("@")[0] for name in order if name.endswith(f"@{epoch}")} for epoch in (1, 2, 4)}
+    candidates = len(CUTS) * len(STRATEGIES)
+    rivals = candidates - len(STRATEGIES)
+    assert [len(keys) for keys in at.values()] == [
+        candidates,
+        (rivals + 1) // 2 + len(STRATEGIES),
+        (rivals + 3) // 4 + len(STRATEGIES),
+    ]
+    ended = {name for name in order if "@" not in name}
+    assert {TRIALS[FULL, strategy, seed].key for strategy in STRATEGIES for seed in SEEDS} <= ended
+    assert {TRIALS[CUTS[2].name, strategy, seed].key for strategy in STRATEGIES for seed in SEEDS} <= ended
+
+
+def test_halving_drops_what_is_worst_for_certain_not_what_is_dear() -> None:
+    worst = CUTS[0].name
+    score = {cut.name: 0.6 if cut.name == worst else 0.9 for cut in CUTS}
+    order = follow("halving", score)
+    assert {name.rpartition("@")[2] for name in order if name.startswith(f"{worst}__") and "@" in name} == {"1"}
+
+
+@pytest.mark.parametrize(("epochs", "rungs"), [(1, ()), (2, (1,)), (5, (1, 2, 3)), (10, (2, 3, 5)), (40, (5, 10, 20))])
+def test_rungs_lie_at_an_eighth_a_quarter_and_half_of_the_epochs(epochs: int, rungs: tuple[int, ...]) -> None:
+    assert find_rungs(epochs) == rungs

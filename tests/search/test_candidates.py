@@ -101,6 +101,6 @@ def test_the_exhaustive_policy_proposes_what_was_asked_for_the_deepest_first() -
         trial_of=make_trials(settings, cuts, classes=2, feeding=FEEDING),
         outcomes={"full__l2-sp__s0": None},  # type: ignore[dict-item] # what came of it does not count
     )
-    assert [trial.key for trial in Exhaustive().propose(state)] == [
+    assert [proposal.trial.key for proposal in Exhaustive().propose(state)] == [
         *("full__pupil__s0", "layer2.1__pupil__s0", "layer2.1__l2-sp__s0", "layer1.1__pupil__s0", "layer1.1__l2-sp__s0")
     ]

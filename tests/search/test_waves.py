@@ -1,12 +1,13 @@
 """Teachers come first, whatever the order of the proposals, and a resumed plan is the rest of the first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import TrainSettings, Trial, TrialFailure, TrialResult
+from ttl_deploy.search.policies import Proposal
 from ttl_deploy.search.waves import next_wave, plan_trials
 
 MakeTrial = Callable[..., Trial]
@@ -16,6 +17,15 @@ def trial_of(number: int, teacher: int | None) -> Trial:
     spec = ModelSpec(backbone="resnet18", cut=f"c{number}", classes=2, image_size=32)
     key = None if teacher is None else f"c{teacher}__full__s0"
     return Trial(model=spec, weights="none", strategy="full", seed=0, train=TrainSettings(), teacher=key)
+
+
+def plan_of(
+    proposed: Iterable[Trial], trials: Iterable[Trial], outcomes: Mapping[str, TrialFailure]
+) -> tuple[Trial, ...]:
+    """Plan trials that are all to be trained to their ends."""
+    plan = plan_trials([Proposal(trial=trial) for trial in proposed], trials, outcomes)
+    assert all(proposal.until is None for proposal in plan)
+    return tuple(proposal.trial for proposal in plan)
 
 
 def failure_of(trial: Trial, reason: str) -> TrialFailure:
@@ -37,7 +47,7 @@ def test_every_proposal_and_its_teachers_are_planned_once_teachers_first(
     school: tuple[list[Trial], list[Trial]],
 ) -> None:
     trials, proposed = school
-    plan = plan_trials(proposed, trials, {})
+    plan = plan_of(proposed, trials, {})
     keys = [trial.key for trial in plan]
     assert len(set(keys)) == len(keys)
     assert {trial.key for trial in proposed} <= set(keys)
@@ -53,16 +63,23 @@ def test_after_any_part_of_the_plan_the_rest_of_it_is_planned(
     school: tuple[list[Trial], list[Trial]], data: st.DataObject
 ) -> None:
     trials, proposed = school
-    plan = plan_trials(proposed, trials, {})
+    plan = plan_of(proposed, trials, {})
     done = plan[: data.draw(st.integers(0, len(plan)))]
     outcomes = {trial.key: failure_of(trial, "why not") for trial in done}
     left = [trial for trial in proposed if trial.key not in outcomes]
-    assert plan_trials(left, trials, outcomes) == plan[len(done) :]
+    assert plan_of(left, trials, outcomes) == plan[len(done) :]
 
 
 def test_without_teachers_the_plan_is_what_was_proposed(make_trial: MakeTrial) -> None:
     proposed = [make_trial(cut) for cut in ("full", "b", "a")]
-    assert plan_trials(proposed, proposed, {}) == tuple(proposed)
+    assert plan_of(proposed, proposed, {}) == tuple(proposed)
+
+
+def test_a_trial_may_rest_but_its_teacher_is_trained_to_its_end(make_trial: MakeTrial) -> None:
+    teacher, pupil = make_trial("full"), make_trial("a", "pupil", teacher="full__full__s0")
+    proposed = [Proposal(trial=pupil, until=2), Proposal(trial=teacher, until=1)]
+    planned = [(proposal.trial.key, proposal.until) for proposal in plan_trials(proposed, [teacher, pupil], {})]
+    assert planned == [(teacher.key, None), (pupil.key, 2)]
 
 
 def test_a_teacher_runs_in_the_wave_before_and_others_do_not_wait(
@@ -98,7 +115,7 @@ def test_a_failed_teacher_takes_its_pupils_with_it_and_says_why(make_trial: Make
 def test_waves_end_and_reach_every_trial(school: tuple[list[Trial], list[Trial]], bad: set[int]) -> None:
     """Run waves to the end; the trials in `bad` fail by themselves."""
     trials, proposed = school
-    left = dict(enumerate(plan_trials(proposed, trials, {})))
+    left = dict(enumerate(plan_of(proposed, trials, {})))
     outcomes: dict[str, TrialFailure | TrialResult] = {}
     by_itself = {f"c{number}__full__s0" for number in bad}
     result = TrialResult(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttl_deploy.records.trials import Trial
+from ttl_deploy.records.trials import Trial, TrialPause
 from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.learning import learning_rate_factor
 from ttl_deploy.training.loop import Progress, TrialError, run_trial
@@ -71,6 +71,27 @@ def test_a_trial_cut_off_after_any_epoch_ends_as_if_it_had_not_been(
     assert (resumed.best_epoch, resumed.val_auroc) == (whole.best_epoch, whole.val_auroc)
     np.testing.assert_array_equal(predictions(folder), predictions(tmp_path / "whole"))
     assert not list(folder.glob("*.ckpt"))
+
+
+def test_a_trial_that_rests_goes_on_as_if_it_had_not_and_its_state_at_the_rest_stays(
+    tmp_path: Path, make_trial: MakeTrial, train_pixels: LabelledPixels, val_pixels: LabelledPixels
+) -> None:
+    given = {"train": train_pixels, "val": val_pixels, "device": CPU}
+    whole = run_trial(make_trial(), **given, folder=tmp_path / "whole")
+    folder = tmp_path / "resting"
+    rest = run_trial(make_trial(), **given, folder=folder, until=1)
+    assert isinstance(rest, TrialPause)
+    assert (rest.epoch, rest.key) == (1, whole.key)
+    first = (folder / rest.predictions).read_bytes()
+    assert run_trial(make_trial(), **given, folder=folder, until=1) == rest
+    done = run_trial(make_trial(), **given, folder=folder)
+    assert (done.weights_sha256, done.val_auroc, done.epochs_run) == (
+        whole.weights_sha256,
+        whole.val_auroc,
+        whole.epochs_run,
+    )
+    assert (folder / rest.predictions).read_bytes() == first
+    assert run_trial(make_trial(), **given, folder=folder, until=1) == done
 
 
 def test_a_finished_trial_is_not_trained_again(

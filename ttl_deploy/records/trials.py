@@ -213,6 +213,37 @@ class TrialResult:
         return Candidate(self.cut, self.strategy)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialPause:
+    """A trial that rests after `epoch` epochs, to go on later or never.
+
+    `val_auroc` is that of its best epoch so far; `seconds` what it has taken so far.
+    """
+
+    key: str
+    cut: str
+    strategy: str
+    seed: int
+    epoch: int
+    val_auroc: float | None
+    seconds: float
+
+    @property
+    def predictions(self) -> str:
+        """Name of the file in the trial's folder with its validation probabilities at that point."""
+        return f"predictions_val-epoch{self.epoch}.npz"
+
+    @property
+    def fact(self) -> str:
+        """What the ledger knows it by: a trial can rest several times."""
+        return f"{self.key}@{self.epoch}"
+
+    @property
+    def candidate(self) -> Candidate:
+        """What the trial is one training of."""
+        return Candidate(self.cut, self.strategy)
+
+
 FailureKind = Literal["weights", "numerical", "memory", "unsupported", "crash", "error"]
 
 

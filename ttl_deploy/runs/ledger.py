@@ -17,7 +17,9 @@ from typing import Any, Literal
 from ttl_deploy.errors import DataError
 from ttl_deploy.files import append_line, storage_errors
 
-Event = Literal["data_prepared", "profiled", "trial_finished", "trial_failed", "test_opened", "chosen"]
+Event = Literal[
+    "data_prepared", "profiled", "probed", "trial_paused", "trial_finished", "trial_failed", "test_opened", "chosen"
+]
 SCHEMA = 1
 
 

@@ -9,8 +9,7 @@ import torch
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.executors import Executor
-from ttl_deploy.search.findings import Outcome
-from ttl_deploy.search.tasks import Task
+from ttl_deploy.search.tasks import Outcome, Task
 from ttl_deploy.training.loop import Progress
 
 

@@ -15,7 +15,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Choice, Front, PickRule
-from ttl_deploy.records.trials import Profile, TrialFailure, TrialResult
+from ttl_deploy.records.trials import Profile, TrialFailure, TrialPause, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 
 Outcome = TrialResult | TrialFailure
@@ -76,6 +76,17 @@ def outcomes(run: RunFolder) -> dict[str, Outcome]:
     return known
 
 
+def pauses(run: RunFolder) -> tuple[TrialPause, ...]:
+    """Return every rest of a trial, in the ledger's order."""
+    entries = run.ledger.of_event("trial_paused")
+    return tuple(codec.from_builtins(TrialPause, dict(entry.content)) for entry in entries)
+
+
+def rested(run: RunFolder, known: Mapping[str, Outcome]) -> dict[str, int]:
+    """Return until which epoch each trial without an outcome was trained, by key; none for those never begun."""
+    return {pause.key: pause.epoch for pause in pauses(run) if pause.key not in known}
+
+
 def expand(outcome: Outcome) -> dict[str, Outcome]:
     """Return an outcome, and behind a joint training's those of its exits, by key."""
     exits = outcome.exits if isinstance(outcome, TrialResult) else ()
@@ -104,6 +115,29 @@ def validation_front(run: RunFolder, known: Mapping[str, Outcome]) -> Front:
         labelled_split(run.data, "val"),
         strategies=run.settings().strategies,
     )
+
+
+def front_at(run: RunFolder, known: Mapping[str, Outcome], epoch: int, seed: int) -> Front | None:
+    """Build the front of one seed's trials that rested after so many epochs, as they were then; None without any.
+
+    Those that had ended by then stand beside them.
+    """
+    resting = {
+        pause.candidate: {seed: _load_probabilities(run.trial(pause.key) / pause.predictions)}
+        for pause in pauses(run)
+        if (pause.epoch, pause.seed) == (epoch, seed)
+    }
+    short = {
+        key: one
+        for key, one in known.items()
+        if isinstance(one, TrialResult) and one.epochs_run <= epoch and one.seed == seed
+    }
+    ended = _predictions(run, finished(short), "val")
+    if not resting and not ended:
+        return None
+    strategies = run.settings().strategies
+    profile, split = codec.load(Profile, run.profile), labelled_split(run.data, "val")
+    return front.build_front(profile, {**ended, **resting}, split, strategies=strategies)
 
 
 def front_with_test(run: RunFolder, found: Front, known: Mapping[str, Outcome]) -> Front:
@@ -141,7 +175,11 @@ def labelled_split(data: Path, split: Split) -> LabelledSplit:
 
 def read_probabilities(run: RunFolder, key: str, split: Split) -> NDArray[np.float32]:
     """Return a trial's probabilities `(n, C)` on a split, in the manifest's order."""
-    with np.load(run.trial(key) / f"predictions_{split}.npz", allow_pickle=False) as content:
+    return _load_probabilities(run.trial(key) / f"predictions_{split}.npz")
+
+
+def _load_probabilities(path: Path) -> NDArray[np.float32]:
+    with np.load(path, allow_pickle=False) as content:
         predicted: NDArray[np.float32] = content["probabilities"]
     return predicted
 

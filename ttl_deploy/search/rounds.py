@@ -11,18 +11,19 @@ from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.errors import DataError
 from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import JOINT
-from ttl_deploy.records.models import FULL, Cut
+from ttl_deploy.records.models import Cut
 from ttl_deploy.records.scores import Front
-from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
+from ttl_deploy.records.trials import Trial, TrialFailure, TrialPause, TrialResult
 from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runs.ledger import Event
 from ttl_deploy.search import findings
 from ttl_deploy.search.candidates import TrialOf, make_joint
 from ttl_deploy.search.context import Reporter, Study
+from ttl_deploy.search.costs import trial_macs
 from ttl_deploy.search.executors.memory import estimate_task
 from ttl_deploy.search.findings import Outcome
-from ttl_deploy.search.policies import StudyState
+from ttl_deploy.search.policies import Proposal, StudyState
 from ttl_deploy.search.tasks import Task
 from ttl_deploy.search.waves import next_wave, plan_trials
 from ttl_deploy.training.loop import Progress
@@ -40,30 +41,42 @@ def train(
     allowed = {place: trial for place, trial in trials.items() if place[0] in macs}
     joint = make_joint(allowed, _covered(study.run, cuts), study.settings)
     while True:
+        rested = findings.rested(study.run, known)
         state = StudyState(
             cuts=cuts,
             strategies=study.settings.strategies,
             seeds=study.settings.seeds,
             trial_of=allowed,
             outcomes=known,
+            rested=rested,
             joint=joint,
             find_exits_front=partial(_find_front, study.run, known, joint=True),
             find_front=partial(_find_front, study.run, known, joint=False),
+            find_front_at=partial(findings.front_at, study.run, known),
         )
         proposed = policy.propose(state)
         if not proposed:
             return known
         plan = plan_trials(proposed, allowed.values(), known)
-        tasks = list(_make_tasks(study, plan, cache, macs=macs, images=images))
+        tasks = list(_make_tasks(study, plan, cache, rested=rested, macs=macs, images=images))
         known = {**known, **_run_round(study, tasks, known)}
 
 
 def _make_tasks(
-    study: Study, plan: Sequence[Trial], cache: PixelCache, *, macs: Mapping[str, int], images: Mapping[str, int]
+    study: Study,
+    plan: Sequence[Proposal],
+    cache: PixelCache,
+    *,
+    rested: Mapping[str, int],
+    macs: Mapping[str, int],
+    images: Mapping[str, int],
 ) -> Iterator[Task]:
     """Describe the trainings of a plan; each is measured without being run, which takes a moment per cut."""
-    for number, trial in enumerate(plan, start=1):
-        yield make_task(study, "train", trial, cache, cost=_cost(trial, macs, images))
+    for number, proposal in enumerate(plan, start=1):
+        trial, begun = proposal.trial, rested.get(proposal.trial.key, 0)
+        epochs = (proposal.until or trial.train.epochs) - begun
+        cost = trial_macs(trial, macs, images, epochs=epochs)
+        yield make_task(study, "train", trial, cache, cost=cost, begun=begun, until=proposal.until)
         study.reporter.step("measuring what trainings need", number, len(plan))
 
 
@@ -80,14 +93,16 @@ def _find_front(run: RunFolder, known: Mapping[str, Outcome], *, joint: bool) ->
     return findings.validation_front(run, wanted) if findings.finished(wanted) else None
 
 
-def _cost(trial: Trial, macs: Mapping[str, int], images: Mapping[str, int]) -> float:
-    """Return what a trial is worth in MACs: a training step costs about three forward passes, a teacher's one."""
-    own = macs[trial.model.cut] * (3.0 * images["train"] + images["val"])
-    teachers = macs[FULL] * images["train"] if trial.teacher is not None else 0.0
-    return trial.train.epochs * (own + teachers)
-
-
-def make_task(study: Study, kind: Literal["train", "test"], trial: Trial, cache: PixelCache, *, cost: float) -> Task:
+def make_task(
+    study: Study,
+    kind: Literal["train", "test"],
+    trial: Trial,
+    cache: PixelCache,
+    *,
+    cost: float,
+    begun: int = 0,
+    until: int | None = None,
+) -> Task:
     """Describe a unit of work for the executor."""
     return Task(
         kind=kind,
@@ -97,22 +112,27 @@ def make_task(study: Study, kind: Literal["train", "test"], trial: Trial, cache:
         device=str(study.device),
         cost=cost,
         memory_bytes=estimate_task(kind, trial, study.device),
+        begun=begun,
+        until=until,
     )
 
 
 def _run_round(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]) -> dict[str, Outcome]:
     """Run training tasks; ledger lines are written in the order of the tasks, whichever ends first."""
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome | TrialPause] = {}
     written = 0
     for position, outcome in _run_waves(study, tasks, known):
         outcomes[position] = outcome
         while written in outcomes:
             _record(study.run, outcomes[written])
             written += 1
-    return {key: one for outcome in outcomes.values() for key, one in findings.expand(outcome).items()}
+    ended = (outcome for outcome in outcomes.values() if not isinstance(outcome, TrialPause))
+    return {key: one for outcome in ended for key, one in findings.expand(outcome).items()}
 
 
-def _run_waves(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]) -> Iterator[tuple[int, Outcome]]:
+def _run_waves(
+    study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]
+) -> Iterator[tuple[int, Outcome | TrialPause]]:
     """Yield position and outcome of every task, running it once its teacher has an outcome."""
     known = dict(known)
     left = dict(enumerate(tasks))
@@ -128,13 +148,14 @@ def _run_waves(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]
         for position, outcome in run_with_retries(study, ready, later=tuple(left.values())):
             if outcome is None:
                 raise DataError(f"the training of {tasks[position].trial.key} ended without a result")
-            known |= findings.expand(outcome)
+            if not isinstance(outcome, TrialPause):
+                known |= findings.expand(outcome)
             yield position, outcome
 
 
 def run_with_retries(
     study: Study, tasks: Mapping[int, Task], *, later: Sequence[Task] = ()
-) -> Iterator[tuple[int, Outcome | None]]:
+) -> Iterator[tuple[int, Outcome | TrialPause | None]]:
     """Yield position and outcome of every task; one whose process was killed goes on from its checkpoint.
 
     `later` are the tasks that were planned with these but are run after them.
@@ -161,6 +182,9 @@ def _report(reporter: Reporter, tasks: Sequence[Task], number: int, progress: Pr
     reporter.progress(tasks[number], progress)
 
 
-def _record(run: RunFolder, outcome: Outcome) -> None:
+def _record(run: RunFolder, outcome: Outcome | TrialPause) -> None:
+    if isinstance(outcome, TrialPause):
+        run.ledger.append("trial_paused", outcome.fact, msgspec.to_builtins(outcome))
+        return
     event: Event = "trial_finished" if isinstance(outcome, TrialResult) else "trial_failed"
     run.ledger.append(event, outcome.key, msgspec.to_builtins(outcome))

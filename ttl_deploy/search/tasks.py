@@ -14,7 +14,7 @@ from ttl_deploy.errors import WeightsError
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import Split
-from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
+from ttl_deploy.records.trials import Trial, TrialFailure, TrialPause, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.exits import divide
 from ttl_deploy.training import devices, evaluation
@@ -22,15 +22,16 @@ from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.loop import WEIGHTS, Progress, TrialError, run_trial
 from ttl_deploy.training.teaching import Teacher
 
-Outcome = TrialResult | TrialFailure
+Outcome = TrialResult | TrialPause | TrialFailure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What a worker needs to know; small, picklable, and all its data are on the disk.
 
-    `train` trains the trial; `test` predicts the test split with its best weights. `memory_bytes` is what
-    it is expected to need of the device's memory.
+    `train` trains the trial, from `begun` epochs on `until` so many are over, or to its end; `test` predicts
+    the test split with its best weights. `cost` in MACs; `memory_bytes` is what it is expected to need of the
+    device's memory.
     """
 
     kind: Literal["train", "test"]
@@ -40,6 +41,13 @@ class Task:
     device: str
     cost: float
     memory_bytes: int = 0
+    begun: int = 0
+    until: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The epoch after which it is done, at the latest."""
+        return self.trial.train.epochs if self.until is None else self.until
 
 
 def failure(trial: Trial, error: TrialError) -> TrialFailure:
@@ -73,8 +81,11 @@ def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
             device=device,
             report=report,
             teacher=_find_teacher(task.trial, run),
+            until=task.until,
         )
-        return divide(run, task.trial, result) if task.trial.model.exits else result
+        if task.trial.model.exits and isinstance(result, TrialResult):
+            return divide(run, task.trial, result)
+        return result
     except TrialError as error:
         return failure(task.trial, error)
     except WeightsError as error:

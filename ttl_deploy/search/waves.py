@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
 from ttl_deploy.search.findings import Outcome
+from ttl_deploy.search.policies import Proposal
 from ttl_deploy.search.tasks import failure
 from ttl_deploy.training.loop import TrialError
 
@@ -22,24 +23,26 @@ class Wave:
 
 
 def plan_trials(
-    proposed: Iterable[Trial], trials: Iterable[Trial], outcomes: Mapping[str, Outcome]
-) -> tuple[Trial, ...]:
+    proposed: Iterable[Proposal], trials: Iterable[Trial], outcomes: Mapping[str, Outcome]
+) -> tuple[Proposal, ...]:
     """Return the proposed trials in their order, but each behind its teacher, taken from `trials`.
 
-    A teacher without an outcome that was not proposed is added.
+    A teacher without an outcome that was not proposed is added, and always trained to its end.
     """
     by_key = {trial.key: trial for trial in trials}
-    plan: dict[str, Trial] = {}
+    plan: dict[str, Proposal] = {}
 
-    def add(trial: Trial) -> None:
-        if trial.key in plan or trial.key in outcomes:
+    def add(proposal: Proposal) -> None:
+        trial = proposal.trial
+        if trial.key in outcomes:
             return
         if trial.teacher is not None:
-            add(by_key[trial.teacher])
-        plan[trial.key] = trial
+            add(Proposal(trial=by_key[trial.teacher]))
+        if trial.key not in plan or proposal.until is None:
+            plan[trial.key] = proposal
 
-    for trial in proposed:
-        add(trial)
+    for proposal in proposed:
+        add(proposal)
     return tuple(plan.values())
 
 

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import UsageError
-from ttl_deploy.files import make_folder, publish_text, sha256_file
+from ttl_deploy.files import make_folder, publish_bytes, publish_text, sha256_file
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.models.input_conventions import Feeding
 from ttl_deploy.models.truncation import Model
 from ttl_deploy.records import codec
-from ttl_deploy.records.trials import EpochRecord, Precision, Trial, TrialResult
+from ttl_deploy.records.trials import EpochRecord, Precision, Trial, TrialPause, TrialResult
 from ttl_deploy.training import batches, checkpoints, devices, ema, evaluation, features, losses, recovery
 from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
 from ttl_deploy.training.features import Features
@@ -280,6 +280,20 @@ class _Training:
         weights.save_weights(self.setup.scored, self.folder / WEIGHTS, convention=self.trial.input)
         evaluation.save_predictions(self.folder / PREDICTIONS, predicted=predicted, labels=self.setup.val.labels)
 
+    def pause(self) -> TrialPause:
+        """Describe where the trial rests; the validation probabilities of its best epoch so far stay."""
+        paused = TrialPause(
+            key=self.trial.key,
+            cut=self.trial.model.cut,
+            strategy=self.trial.strategy,
+            seed=self.trial.seed,
+            epoch=self.state.epoch,
+            val_auroc=self.state.history[self.state.best_epoch - 1].val_auroc,
+            seconds=self.state.seconds,
+        )
+        publish_bytes(self.folder / paused.predictions, (self.folder / PREDICTIONS).read_bytes())
+        return paused
+
     def conclude(self) -> TrialResult:
         """Describe the outcome, which is that of the best epoch."""
         return TrialResult(
@@ -326,12 +340,13 @@ def run_trial(
     folder: Path,
     device: torch.device,
     teacher: Teacher | None = None,
+    until: int | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> TrialResult:
+) -> TrialResult | TrialPause:
     """Train a trial in `folder`, resuming what lies there; returns the result, also in `result.json`.
 
     A trial that has finished before is not trained again. `teacher` is the model that the trial's strategy
-    wants to learn from, if it does.
+    wants to learn from, if it does. A trial that is not finished `until` so many epochs are over rests then.
 
     Raises `TrialError` when the trial cannot be finished, and `TtlDeployError` for what the user must mend.
     """
@@ -344,6 +359,8 @@ def run_trial(
             training = _Training(trial, train, val, folder=folder, device=device, teacher=teacher)
             training.resume()
             while not training.finished:
+                if until is not None and training.state.epoch >= until:
+                    return training.pause()
                 training.run_epoch(report)
                 report(Progress(training.state.epoch, 1, 1, training.state.history[-1]))
             result = training.conclude()

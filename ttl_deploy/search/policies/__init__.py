@@ -1,12 +1,20 @@
 """Policies: which trials a search makes. One file each; `plugins.py` names them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ttl_deploy.records.models import Cut
 from ttl_deploy.records.scores import Front
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A trial to train: to its end, or `until` so many of its epochs are over, when it rests and can go on later."""
+
+    trial: Trial
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +26,13 @@ class StudyState:
             from a teacher, the study adds that trial ahead of it by itself; one by a strategy that is not
             among `strategies` is in `trial_of` for the full network only.
         outcomes: of all trials so far, by key; those into which a joint training was divided among them.
+        rested: the epoch until which each trial without an outcome was trained, by key.
         joint: the training of all cuts as one network; None where there are not two cuts that the weights cover.
         find_exits_front: computes the front of the joint training's exits alone, from the validation split;
             None before it.
         find_front: computes that of all that were trained by themselves so far; None before the first.
+        find_front_at: computes that of one seed's trials that rested after so many epochs, or ended before, as they
+            were then.
     """
 
     cuts: tuple[Cut, ...]
@@ -29,14 +40,16 @@ class StudyState:
     seeds: tuple[int, ...]
     trial_of: Mapping[tuple[str, str, int], Trial]
     outcomes: Mapping[str, TrialResult | TrialFailure]
+    rested: Mapping[str, int] = field(default_factory=dict)
     joint: Trial | None = None
     find_exits_front: Callable[[], Front | None] = lambda: None
     find_front: Callable[[], Front | None] = lambda: None
+    find_front_at: Callable[[int, int], Front | None] = lambda epoch, seed: None
 
 
 class Policy(Protocol):
     """Proposes trials in rounds until it proposes none."""
 
-    def propose(self, state: StudyState) -> Sequence[Trial]:
+    def propose(self, state: StudyState) -> Sequence[Proposal]:
         """Return the next round's trials; an empty round ends the search."""
         ...

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.scores import FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
-from ttl_deploy.search.policies import StudyState
+from ttl_deploy.search.policies import Proposal, StudyState
 from ttl_deploy.search.policies.exhaustive import Exhaustive
 
 MOST_FINALISTS = 3
@@ -22,15 +22,18 @@ MOST_FINALISTS = 3
 class Guided:
     """Joint training first; then the full network and the finalists, one after the other until one is as good."""
 
-    def propose(self, state: StudyState) -> Sequence[Trial]:
+    def propose(self, state: StudyState) -> Sequence[Proposal]:
         """Return the joint training, or what of the finalists has no outcome; all trials where no joint one can be."""
         if state.joint is None or _failed(state, state.joint):
             return Exhaustive().propose(state)
         if state.joint.key not in state.outcomes:
-            return [state.joint]
+            return [Proposal(trial=state.joint)]
         for finalists in _growing(rank_finalists(state)):
             missing = [
-                trial for cut in (FULL, *finalists) for trial in _trials_of(state, cut) if _is_missing(state, trial)
+                Proposal(trial=trial)
+                for cut in (FULL, *finalists)
+                for trial in _trials_of(state, cut)
+                if _is_missing(state, trial)
             ]
             if missing:
                 return missing

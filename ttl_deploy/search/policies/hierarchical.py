@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from statistics import mean
 
 from ttl_deploy.records.models import FULL, Cut
-from ttl_deploy.records.trials import Trial, TrialResult
-from ttl_deploy.search.policies import StudyState
+from ttl_deploy.records.trials import TrialResult
+from ttl_deploy.search.policies import Proposal, StudyState
 
 
 class Hierarchical:
     """Two rounds, for each strategy by itself; the best is that of the highest mean validation AUROC over seeds."""
 
-    def propose(self, state: StudyState) -> Sequence[Trial]:
+    def propose(self, state: StudyState) -> Sequence[Proposal]:
         """Return the trials at the ends of stages, then those between the best end and its neighbours."""
         coarse = [cut for cut in state.cuts if cut.stage or cut.name == FULL]
         first = [trial for strategy in state.strategies for trial in _missing(state, coarse, strategy)]
@@ -24,10 +24,10 @@ class Hierarchical:
         ]
 
 
-def _missing(state: StudyState, cuts: Sequence[Cut], strategy: str) -> list[Trial]:
+def _missing(state: StudyState, cuts: Sequence[Cut], strategy: str) -> list[Proposal]:
     """Return the trials without an outcome, the costliest first."""
     wanted = [state.trial_of[cut.name, strategy, seed] for cut in reversed(cuts) for seed in state.seeds]
-    return [trial for trial in wanted if trial.key not in state.outcomes]
+    return [Proposal(trial=trial) for trial in wanted if trial.key not in state.outcomes]
 
 
 def _around_best(state: StudyState, coarse: Sequence[Cut], strategy: str) -> list[Cut]:
