@@ -31,7 +31,7 @@ class PhantomReader:
     """Draws the films into the cache folder when first asked, then reads them as a table.
 
     Examples: `phantom` (the same as `phantom:blob`), `phantom:texture`,
-    `phantom:shape?patients=400&size=96&seed=1`.
+    `phantom:shape?patients=400&size=96&seed=1`. The kinds are told apart in `data/phantom/films.py`.
     """
 
     def recognises(self, data: str) -> bool:
