@@ -21,8 +21,18 @@ that are scored are as they were drawn. Max pooling or a deeper head can tell mo
 often two windows show something on the same film.
 
 A network that sees more can be right, but need not be: the outermost pixels of a receptive field weigh
-little. For MobileNetV2 and films of 96 pixels D is 30 and the blind side 28, between `features.4` (27
-pixels) and `features.5` (43).
+little, and how specks lie to each other is learned late. For MobileNetV2 and films of 96 pixels D is 30 and
+the blind side 28, between `features.4` (27 pixels) and `features.5` (43). Test AUROC, on 465 films of 180
+patients, after `ttl-deploy search --policy exhaustive --backbone mobilenet_v2 --weights FILE --epochs 5
+--data 'phantom:pair?patients=600&size=96&seed=1' --image-size 96` with these `--cuts`, one training each:
+
+    features.2   0.440 [0.382, 0.498]        features.8   0.884 [0.852, 0.912]
+    features.4   0.436 [0.378, 0.499]        features.9   0.974 [0.963, 0.984]
+    features.6   0.524 [0.450, 0.605]        features.11  0.984 [0.975, 0.991]
+    features.7   0.572 [0.510, 0.632]        full         0.973 [0.961, 0.983]
+
+The first two are chance: noise and brightness are a patient's own, so 180 patients leave about 0.04 either
+way. Trained longer, `features.7` comes to more.
 """
 
 import math
