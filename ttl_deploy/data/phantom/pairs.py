@@ -32,7 +32,7 @@ patients, after `ttl-deploy search --policy exhaustive --backbone mobilenet_v2 -
     features.7   0.572 [0.510, 0.632]        full         0.973 [0.961, 0.983]
 
 The first two are chance: noise and brightness are a patient's own, so 180 patients leave about 0.04 either
-way. Trained longer, `features.7` comes to more.
+way.
 """
 
 import math
