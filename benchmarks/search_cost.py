@@ -31,7 +31,7 @@ from ttl_deploy.records.trials import SearchSettings, TrainSettings, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
-from ttl_deploy.search.probing import probe_data
+from ttl_deploy.search.first_look import probe_data
 from ttl_deploy.search.study import run_study
 from ttl_deploy_cli.progress import show_stages, show_study
 

@@ -44,7 +44,7 @@ def run(
     for name in ("device", "out", "progress", "as_json"):
         flags.pop(name)
     settings = build_settings(flags | {"cuts": parse_cuts(cuts)}, config=None)
-    probing = plugins.import_part("ttl_deploy.search.probing", need="`ttl-deploy probe`")
+    probing = plugins.import_part("ttl_deploy.search.first_look", need="`ttl-deploy probe`")
     place = plugins.import_part("ttl_deploy.training.devices", need="`ttl-deploy probe`").pick_device(device)
     with show_stages(enabled=progress) as step:
         found = probing.probe_data(settings, device=place, note=say, progress=step)

@@ -56,6 +56,14 @@ class Estimate:
         return f"about {format_duration(left_s)} left"
 
 
+_WHAT = {
+    "train": "training {} models",
+    "probe": "probing all cuts of the frozen backbone",
+    "test": "testing {} models on the locked test split",
+}
+"""What a round of tasks does, by their kind."""
+
+
 class _Rounds:
     """What both views share: the tasks of a round, their estimate, the best score so far."""
 
@@ -104,7 +112,7 @@ def describe_wait(record: Any) -> str:
 def describe_end(task: Any, outcome: Any) -> str:
     """Render the end of a task in one line."""
     if outcome is None:
-        return f"{task.trial.key}: tested"
+        return "probed all cuts" if task.kind == "probe" else f"{task.trial.key}: tested"
     if hasattr(outcome, "reason"):
         return f"{task.trial.key}: FAILED ({outcome.kind}): {outcome.reason}"
     score = "undefined" if outcome.val_auroc is None else f"{outcome.val_auroc:.3f}"
@@ -131,7 +139,7 @@ class PlainReporter:
     def plan(self, tasks: Sequence[Any]) -> None:
         """Announce a round."""
         self._rounds.begin(tasks)
-        say(f"{'training' if tasks[0].kind == 'train' else 'testing'} {len(tasks)} models")
+        say(_WHAT[tasks[0].kind].format(len(tasks)))
 
     def progress(self, task: Any, progress: Any) -> None:
         """Print a line per finished epoch."""
@@ -168,8 +176,8 @@ class LiveReporter:
     def plan(self, tasks: Sequence[Any]) -> None:
         """Start the bar of a round."""
         self._rounds.begin(tasks)
-        what = "training" if tasks[0].kind == "train" else "testing on the locked test split"
-        self._whole = self._bars.add_task(f"{what}: {len(tasks)} models", total=1.0, note=str(self._rounds.estimate))
+        what = _WHAT[tasks[0].kind].format(len(tasks))
+        self._whole = self._bars.add_task(what, total=1.0, note=str(self._rounds.estimate))
 
     def progress(self, task: Any, progress: Any) -> None:
         """Move a trial's bar and the round's."""

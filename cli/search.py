@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .settings import build_settings, parse_cuts, parse_seeds, parse_strategies
+from .settings import build_settings, parse_cuts, parse_seeds, parse_stages, parse_strategies
 
 if TYPE_CHECKING:
     from ttl_deploy.records.trials import SearchSettings
@@ -65,7 +65,7 @@ def run(
     loss: Annotated[str | None, typer.Option(help="cross-entropy or focal [cross-entropy].")] = None,
     joint_teaching: Annotated[
         float | None,
-        typer.Option(min=0, help="With --policy guided: how much each exit learns from the deepest one [3]."),
+        typer.Option(min=0, help="With --policy guided: how much each exit learns from the deepest one [1]."),
     ] = None,
     focal_gamma: Annotated[
         float | None, typer.Option(help="How much focal weighs down what is already right [2].")
@@ -105,7 +105,17 @@ def run(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="Which trials are made: exhaustive, hierarchical or guided, see docs/search.md [exhaustive]."
+            help="Which trials are made: guided, exhaustive, hierarchical or halving, see docs/search.md [guided]."
+        ),
+    ] = None,
+    skip: Annotated[
+        str | None, typer.Option(help="Stages to leave out, e.g. probe,test: profile, probe, joint, confirm, test.")
+    ] = None,
+    warm_start: Annotated[
+        bool | None,
+        typer.Option(
+            "--warm-start/--cold-start",
+            help="With --policy guided: finalists begin with the joint network's weights, or the backbone's [warm].",
         ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0,1,2 [0].")] = None,
@@ -133,6 +143,7 @@ def run(
         flags.pop(name)
     flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
     flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
+    flags["skip"] = parse_stages(skip) if skip is not None else None
     flags["strategy"] = parse_strategies(strategy) if strategy is not None else None
     settings = build_settings(flags, config=config)
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from ttl_deploy.errors import UsageError
+from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.input_conventions import check_normalise
 from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.stages import STAGES
 from ttl_deploy.records.trials import Augmentation, Loss, Sampling, SearchSettings, TrainSettings
 
 from .quantities import parse_count, parse_duration_s
@@ -72,6 +73,15 @@ def parse_strategies(text: str) -> tuple[str, ...]:
     return strategies
 
 
+def parse_stages(text: str) -> tuple[str, ...]:
+    """Return the stages of a comma-separated list; none for an empty text."""
+    stages = tuple(name.strip() for name in text.split(",") if name.strip())
+    for stage in stages:
+        if stage not in STAGES:
+            raise UnknownNameError("stage", stage, STAGES)
+    return stages
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds of a comma-separated list."""
     try:
@@ -81,6 +91,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise UsageError(f"--seeds {text!r}: give different numbers from 0 up, such as 0,1,2")
     return seeds
+
+
+_LISTS: Mapping[str, Callable[[str], tuple[object, ...]]] = {
+    "cuts": parse_cuts,
+    "seeds": parse_seeds,
+    "skip": parse_stages,
+    "strategy": parse_strategies,
+}
 
 
 def _check_imbalance(merged: Mapping[str, Any]) -> None:
@@ -117,7 +135,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     options = {name.replace("-", "_"): value for name, value in content.items()}
     if unknown := sorted(set(options) - OPTIONS):
         raise UsageError(f"{path} has unknown options {', '.join(unknown)}: allowed are {', '.join(sorted(OPTIONS))}")
-    for name, parse in (("cuts", parse_cuts), ("seeds", parse_seeds), ("strategy", parse_strategies)):
+    for name, parse in _LISTS.items():
         if isinstance(options.get(name), str):
             options[name] = parse(options[name])
     return options

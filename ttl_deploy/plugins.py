@@ -48,6 +48,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "mean-var": "ttl_deploy.training.strategies.mean_var:MeanVar",
             "transfusion": "ttl_deploy.training.strategies.transfusion:Transfusion",
             "gabor": "ttl_deploy.training.strategies.gabor:Gabor",
+            "from-joint": "ttl_deploy.training.strategies.from_joint:FromJoint",
             "distill": "ttl_deploy.training.strategies.distill:Distillation",
         },
         "policies": {

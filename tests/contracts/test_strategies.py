@@ -73,11 +73,20 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
 
 
 @pytest.fixture(scope="session")
-def train(teacher: Teacher) -> Train:
-    """Train by a strategy, in a folder, with a teacher for those that want one."""
+def beginning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Save the initial weights as those of a trained exit, for the strategies that begin with one."""
+    path = tmp_path_factory.mktemp("exit") / "best.safetensors"
+    safetensors.torch.save_file(initial_weights(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def train(teacher: Teacher, beginning: Path) -> Train:
+    """Train by a strategy, in a folder, with a teacher or a beginning for those that want one."""
 
     def run(strategy: str, folder: Path, report: Callable[[Progress], None] = lambda progress: None) -> None:
         taught_by = teacher if find_strategy(strategy).teacher else None
+        begins = beginning if find_strategy(strategy).warm else None
         run_trial(
             trial_of(strategy),
             train=draw(64, 1),
@@ -85,6 +94,7 @@ def train(teacher: Teacher) -> Train:
             folder=folder,
             device=CPU,
             teacher=taught_by,
+            start=begins,
             report=report,
         )
 

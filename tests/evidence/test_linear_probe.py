@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import softmax
 from sklearn.linear_model import Ridge
+from sklearn.metrics import log_loss
 
 from ttl_deploy.errors import DataError
 from ttl_deploy.evidence.linear_probe import STRENGTHS, _divide_groups, _Ridge, fit_probe
@@ -56,7 +58,8 @@ def test_scores_are_those_of_scikit_learns_ridge_refitted_without_each_fold(feat
 @pytest.mark.parametrize("features", [7, 150])
 def test_held_out_scores_are_those_of_scikit_learns_ridge_on_all_training_images(features: int) -> None:
     given, labels, _ = draw(90, features)
-    found = _Ridge(given, labels, classes=CLASSES).predict(3.0, given[:20])
+    weights, bias = _Ridge(given, labels, classes=CLASSES).fit(3.0)
+    found = given[:20] @ weights.T + bias
     expected = scores_of(refit(given, labels, 3.0, np.arange(90)), given, labels, np.arange(20))
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
@@ -107,3 +110,17 @@ def test_features_that_are_not_finite_are_refused() -> None:
     given[3, 1] = np.nan
     with pytest.raises(DataError, match="not finite"):
         fit_probe(given, labels, patients, given[:0], classes=CLASSES)
+
+
+def test_logits_are_the_scores_at_the_scale_where_they_are_calibrated() -> None:
+    given, labels, patients = draw(600, 5)
+    fit = fit_probe(given, labels, patients, given[:100], classes=CLASSES)
+    logits = given @ fit.weights.T + fit.bias
+    factors = (logits[:100] - logits[:100].mean(0)) / (fit.held_out - fit.held_out.mean(0))
+    np.testing.assert_allclose(factors, factors[0, 0], rtol=1e-6)
+    balance = 1 / np.bincount(labels)[labels]
+
+    def loss(scale: float) -> float:
+        return float(log_loss(labels, softmax(scale * logits, axis=1), sample_weight=balance))
+
+    assert loss(1.0) < min(loss(0.5), loss(2.0))

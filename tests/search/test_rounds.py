@@ -13,7 +13,7 @@ from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.trials import SearchSettings, Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.search import rounds
+from ttl_deploy.search import running
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.executors import Done
 from ttl_deploy.search.findings import Outcome
@@ -81,8 +81,8 @@ def learn(
     tmp_path: Path, executor: LastFirst, listener: Listener, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], Mapping[str, Outcome]]:
     """Train two cuts by a pupil, whose teacher was not asked for, and by itself."""
-    monkeypatch.setattr(rounds, "estimate_task", lambda kind, trial, device: 0)
-    settings = SearchSettings(backbone="resnet18", data="images", strategies=("pupil", "l2-sp"))
+    monkeypatch.setattr(running, "estimate_task", lambda kind, trial, device: 0)
+    settings = SearchSettings(backbone="resnet18", data="images", strategies=("pupil", "l2-sp"), policy="exhaustive")
     trials = {(cut, "l2-sp", 0): make_trial(cut, "l2-sp") for cut in ("a", FULL)}
     trials |= {(cut, "pupil", 0): make_trial(cut, "pupil", teacher="full__full__s0") for cut in ("a", FULL)}
     trials |= {(FULL, "full", 0): make_trial(FULL)}

@@ -13,6 +13,7 @@ FOLDS = 5
 STRENGTHS = tuple(10.0**exponent for exponent in range(-3, 5))
 """Candidate penalties, relative to the number of images: features have a variance of one."""
 _LEAST_SPREAD = 1e-8
+_FACTORS = tuple(2.0 ** (quarter / 4) for quarter in range(-8, 29))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +21,16 @@ class ProbeFit:
     """A fitted probe: one column of scores per class, summing to one, which may leave 0..1.
 
     Attributes:
+        weights: `(C, D)`, and `bias` `(C,)`: logits are `features @ weights.T + bias`, which are the scores
+            times the factor that gives the training images, each scored by the other folds, the smallest
+            cross-entropy with classes in balance.
         held_out: scores of the held-out images `(m, C)`.
         cv_auroc: macro AUROC of the training images, each scored by the other folds; None where undefined.
         strength: the penalty that gave the best of them, per image.
     """
 
+    weights: Floats
+    bias: Floats
     held_out: Floats
     cv_auroc: float | None
     strength: float
@@ -56,18 +62,18 @@ def fit_probe(
         raise DataError("features hold values that are not finite, so nothing can be read from them")
     ridge = _Ridge(given, truth, classes=classes)
     parts = _divide_groups(np.asarray(groups), folds=folds, seed=seed)
-    best: tuple[float, float] | None = None
-    for strength in STRENGTHS:
-        scores = ridge.cross_validate(strength * len(truth), parts)
-        auroc = metrics.evaluate("auroc", scores, truth).value
-        rank = -np.inf if auroc is None else auroc
-        if best is None or rank > best[0]:
-            best = (rank, strength)
-    assert best is not None
+    fits = [(strength, ridge.cross_validate(strength * len(truth), parts)) for strength in STRENGTHS]
+    aurocs = [metrics.evaluate("auroc", scores, truth).value for _, scores in fits]
+    best = int(np.argmax([-np.inf if auroc is None else auroc for auroc in aurocs]))
+    strength, scores = fits[best]
+    weights, bias = ridge.fit(strength * len(truth))
+    factor = _find_factor(scores, truth, ridge.weights)
     return ProbeFit(
-        held_out=ridge.predict(best[1] * len(truth), other),
-        cv_auroc=None if best[0] == -np.inf else float(best[0]),
-        strength=best[1],
+        weights=factor * weights,
+        bias=factor * bias,
+        held_out=other @ weights.T + bias,
+        cv_auroc=aurocs[best],
+        strength=strength,
     )
 
 
@@ -77,13 +83,13 @@ class _Ridge:
     def __init__(self, features: Floats, labels: NDArray[np.int64], *, classes: int) -> None:
         counts = np.bincount(labels, minlength=classes)
         weights = 1.0 / counts[labels]
-        self._weights = weights * (len(labels) / weights.sum())  # mean 1
-        self._mean = np.average(features, axis=0, weights=self._weights)
-        spread = np.sqrt(np.average((features - self._mean) ** 2, axis=0, weights=self._weights))
+        self.weights = weights * (len(labels) / weights.sum())  # mean 1
+        self._mean = np.average(features, axis=0, weights=self.weights)
+        spread = np.sqrt(np.average((features - self._mean) ** 2, axis=0, weights=self.weights))
         self._spread = np.where(spread > _LEAST_SPREAD, spread, np.inf)  # a constant feature says nothing
         self._targets = np.eye(classes)[labels]
-        self._base = np.average(self._targets, axis=0, weights=self._weights)
-        self._root = np.sqrt(self._weights)[:, None]
+        self._base = np.average(self._targets, axis=0, weights=self.weights)
+        self._root = np.sqrt(self.weights)[:, None]
         scaled = self._standardise(features) * self._root
         self._left, self._singular, self._right = _decompose(scaled)
         self._wanted = (self._targets - self._base) * self._root
@@ -92,12 +98,12 @@ class _Ridge:
         standardised: Floats = (features - self._mean) / self._spread
         return standardised
 
-    def predict(self, penalty: float, features: Floats) -> Floats:
-        """Return scores `(m, C)`."""
+    def fit(self, penalty: float) -> tuple[Floats, Floats]:
+        """Return weights `(C, D)` and bias `(C,)`: scores are `features @ weights.T + bias`, features as they are."""
         shrunk = self._singular / (self._singular**2 + penalty)
         coefficients = self._right.T @ (shrunk[:, None] * (self._left.T @ self._wanted))
-        scores: Floats = self._standardise(features) @ coefficients + self._base
-        return scores
+        weights: Floats = (coefficients / self._spread[:, None]).T
+        return weights, self._base - weights @ self._mean
 
     def cross_validate(self, penalty: float, parts: list[NDArray[np.intp]]) -> Floats:
         """Return scores `(n, C)`, those of each part from a fit without it."""
@@ -109,6 +115,19 @@ class _Ridge:
             own = np.eye(len(part)) - (left * shrunk) @ left.T
             scores[part] = self._targets[part] - np.linalg.solve(own, residuals[part]) / self._root[part]
         return scores
+
+
+def _find_factor(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> float:
+    """Return by what to multiply scores `(n, C)` so that, as logits, they have the smallest weighted cross-entropy."""
+
+    def loss(factor: float) -> float:
+        logits = factor * scores
+        logits = logits - logits.max(axis=1, keepdims=True)
+        own = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+        return float(np.average(np.log(np.exp(logits).sum(axis=1)) - own, weights=weights))
+
+    best: float = min(_FACTORS, key=loss)
+    return best
 
 
 def _decompose(matrix: Floats) -> tuple[Floats, Floats, Floats]:

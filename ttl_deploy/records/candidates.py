@@ -8,6 +8,12 @@ JOINT = "joint"
 """What stands in place of a strategy for an exit of a network that was trained with a head at every cut."""
 
 
+WARM = "from-joint"
+"""The strategy that begins with the weights of such an exit."""
+
+PROBED = "probe"
+"""What stands in place of a trial's key where the heads of all exits begin as the probe's classifiers."""
+
 ALL_EXITS = "all-exits"
 """What stands in place of a cut for such a network; no module can be called so."""
 

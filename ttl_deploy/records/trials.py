@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ttl_deploy.records.candidates import ALL_EXITS, Candidate, check_strategies, slug_of
+from ttl_deploy.records.candidates import ALL_EXITS, PROBED, Candidate, check_strategies, slug_of
 from ttl_deploy.records.data import DecodeSettings, Split
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
 from ttl_deploy.records.scores import PickRule
+from ttl_deploy.records.stages import Stage, check_skip
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ClassWeights = Literal["balanced", "none"]
@@ -61,7 +62,7 @@ class TrainSettings:
     augmentation: Augmentation = Augmentation()
     ema: float = 0.0
     compile: bool = False
-    joint_teaching: float = 3.0
+    joint_teaching: float = 1.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -95,7 +96,8 @@ class SearchSettings:
     `cuts` is `stages`, `all`, or names; `weights` is `imagenet`, `none` or a file; `normalise` is `auto`
     (what the weights are used to), a convention's name, or numbers MEAN/STD for pixel values in 0..1.
     `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
-    at most one of them is set. Every cut is trained by every one of the `strategies`.
+    at most one of them is set. Every cut is trained by every one of the `strategies`. `skip` are the stages
+    that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits.
     """
 
     backbone: str
@@ -104,7 +106,9 @@ class SearchSettings:
     normalise: str = "auto"
     cuts: tuple[str, ...] = ("stages",)
     strategies: tuple[str, ...] = ("full",)
-    policy: str = "exhaustive"
+    policy: str = "guided"
+    skip: tuple[Stage, ...] = ()
+    warm_start: bool = True
     seeds: tuple[int, ...] = (0,)
     decode: DecodeSettings = field(default_factory=lambda: DecodeSettings(image_size=224))
     label_col: str = "label"
@@ -125,6 +129,9 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         check_strategies(self.strategies)
+        check_skip(self.skip, policy=self.policy)
+        if "profile" in self.skip and self.max_latency_s is not None:
+            raise ValueError("skip leaves out the profile, so max_latency cannot be kept: give one of them")
         if self.train_fraction is None:
             return
         if not 0 < self.train_fraction <= 1:
@@ -139,7 +146,8 @@ class Trial:
 
     `input` says how images are brought to the model, with one entry per channel that it takes, 1 or 3;
     `weights_input` how they were brought to the network that the weights file is from. `teacher` is the
-    key of the trial whose model this one learns from, where its strategy wants one.
+    key of the trial whose model this one learns from, `start` that of the joint training with whose exit it
+    begins, where its strategy wants one; for a joint training it may be `probe`, with whose heads it begins.
     """
 
     model: ModelSpec
@@ -150,6 +158,12 @@ class Trial:
     seed: int
     train: TrainSettings
     teacher: str | None = None
+    start: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of the trials that must have been trained before."""
+        return tuple(key for key in (self.teacher, self.start) if key not in (None, PROBED))
 
     @property
     def key(self) -> str:

@@ -65,6 +65,16 @@ class RunFolder:
         return self.path / "profile.json"
 
     @property
+    def probe(self) -> Path:
+        """What a linear classifier reads at every cut."""
+        return self.path / "probe.json"
+
+    @property
+    def probe_heads(self) -> Path:
+        """The probe's linear classifiers, `<cut>.weight` and `<cut>.bias` for every cut."""
+        return self.path / "probe.safetensors"
+
+    @property
     def weights(self) -> Path:
         """What the models start from."""
         return self.path / "weights.json"

@@ -1,5 +1,6 @@
 """What is compared: every wanted cut by every wanted strategy, and the trials of both, with their teachers'."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -7,10 +8,11 @@ from ttl_deploy.errors import UsageError
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
 from ttl_deploy.models.input_conventions import Feeding
 from ttl_deploy.models.truncation import build_on_meta
-from ttl_deploy.records.candidates import check_strategies
+from ttl_deploy.records.candidates import PROBED, WARM, check_strategies
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
 from ttl_deploy.records.trials import SearchSettings, Trial
 from ttl_deploy.training.strategies import find_strategy
+from ttl_deploy.training.strategies.from_joint import EPOCH_SHARE
 
 TrialOf = Mapping[tuple[str, str, int], Trial]
 """Trials by cut, strategy and seed."""
@@ -88,14 +90,50 @@ def _pairs(settings: SearchSettings, cuts: Sequence[Cut], all_strategies: Iterab
 def make_joint(trials: TrialOf, cuts: Sequence[Cut], settings: SearchSettings) -> Trial | None:
     """Describe the training of all `cuts`, shallow to deep, as one network by the first strategy on the first seed.
 
-    Returns None for fewer than two cuts, and where the strategy needs a teacher.
+    Returns None for fewer than two cuts, where the strategy needs a teacher, and where the stage is left out.
     """
-    if len(cuts) < 2:
+    if len(cuts) < 2 or "joint" in settings.skip:
         return None
     deepest = trials[cuts[-1].name, settings.strategies[0], settings.seeds[0]]
     if deepest.teacher is not None:
         return None
-    return replace(deepest, model=replace(deepest.model, exits=tuple(cut.name for cut in cuts)))
+    strategy = "full" if deepest.strategy == WARM else deepest.strategy
+    exits = tuple(cut.name for cut in cuts)
+    start = None if "probe" in settings.skip else PROBED
+    return replace(deepest, strategy=strategy, start=start, model=replace(deepest.model, exits=exits))
+
+
+def make_warm(trials: TrialOf, joint: Trial | None, settings: SearchSettings) -> TrialOf:
+    """Describe the shorter trainings that begin with the exits of the joint network, in place of those so far.
+
+    Where the strategy was asked for, they are of all cuts; a guided search has them of all but the full network
+    beside full finetuning, unless the settings say otherwise. Raises `UsageError` where there is no joint network
+    for them to begin with.
+    """
+    asked = WARM in settings.strategies
+    if asked and joint is None:
+        raise UsageError(
+            f"strategy {WARM!r} begins with a network that has a head at every cut, which cannot be trained here: it "
+            "takes two cuts that the weights cover, a first strategy without a teacher, and no --skip joint"
+        )
+    if joint is None or not (asked or _warms_finalists(settings)):
+        return {}
+    like = WARM if asked else "full"
+    return {
+        (cut, WARM, seed): replace(
+            trial,
+            strategy=WARM,
+            start=joint.key,
+            train=replace(trial.train, epochs=math.ceil(EPOCH_SHARE * trial.train.epochs)),
+        )
+        for (cut, strategy, seed), trial in trials.items()
+        if strategy == like and cut in joint.model.exits and (asked or cut != FULL)
+    }
+
+
+def _warms_finalists(settings: SearchSettings) -> bool:
+    """Tell whether finalists are finetuned from the joint network: those of other strategies begin as these say."""
+    return settings.policy == "guided" and settings.warm_start and settings.strategies == ("full",)
 
 
 def make_trial(

@@ -14,13 +14,18 @@ from ttl_deploy.search import findings
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
-from ttl_deploy.search.rounds import make_task, run_with_retries
+from ttl_deploy.search.running import make_task, run_with_retries
 
 
 def confirm(study: Study, known: Mapping[str, Outcome], cache: PixelCache, *, images: Mapping[str, int]) -> Front:
-    """Open the test split, once, for the reference and the front's members; returns the front with test scores."""
+    """Open the test split, once, for the reference and the front's members; returns the front with test scores.
+
+    Where the settings leave that stage out, the test split stays closed.
+    """
     run = study.run
     front = findings.validation_front(run, known)
+    if "test" in study.settings.skip:
+        return front
     keys = findings.finished(known)
     members = [
         codec.load(Trial, run.trial(key) / "trial.json")

@@ -9,14 +9,16 @@ _STEP = 3.0
 """Passes that a training step is worth: one forward, and backward about two (each product has two factors)."""
 
 
-def trial_macs(
-    trial: Trial, macs: Mapping[str, int], images: Mapping[str, int], *, epochs: float | None = None
-) -> float:
-    """Return the MACs of a trial's epochs, all that it is allowed unless `epochs` says how many.
+def epoch_macs(trial: Trial, macs: Mapping[str, int], images: Mapping[str, int]) -> float:
+    """Return the MACs of one of a trial's epochs.
 
-    `macs` are those of one image by cut; `images` the numbers of images by split. Validation is one pass per epoch,
-    a teacher one per training image. Frozen layers, and features that are kept between epochs, would cost less.
+    `macs` are those of one image by cut; `images` the numbers of images by split. Validation is one pass, a teacher
+    one per training image. Frozen layers, and features that are kept between epochs, would cost less.
     """
-    own = macs[trial.model.cut] * (_STEP * images["train"] + images["val"])
     teachers = macs[FULL] * images["train"] if trial.teacher is not None else 0.0
-    return (trial.train.epochs if epochs is None else epochs) * (own + teachers)
+    return cut_macs(macs[trial.model.cut], images) + teachers
+
+
+def cut_macs(macs: int, images: Mapping[str, int]) -> float:
+    """Return the MACs of an epoch of a model that takes `macs` for an image: training steps, then validation."""
+    return macs * (_STEP * images["train"] + images["val"])

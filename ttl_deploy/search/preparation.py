@@ -1,5 +1,6 @@
 """Before any training: the data read, checked and split, and the costs of all candidate cuts."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -15,7 +16,7 @@ from ttl_deploy.records.trials import Profile, SearchSettings
 from ttl_deploy.runs.folder import differences, refuse_differences
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.feasibility import keep_feasible, refuse_by_size
-from ttl_deploy.search.profile import describe_profile, profile_cuts
+from ttl_deploy.search.profile import describe_profile, describe_without_latency, profile_cuts
 from ttl_deploy.search.profile_key import ProfilePlan
 
 
@@ -76,16 +77,22 @@ def find_costs(study: Study, manifest: Manifest, cuts: Sequence[Cut], specs: Seq
     run, settings, note = study.run, study.settings, study.reporter.note
     refuse_by_size(settings, cuts)
     known = run.profile.exists()
+    started = time.perf_counter()
     profile = codec.load(Profile, run.profile) if known else _measure(study, cuts, specs)
+    seconds = round(time.perf_counter() - started, 1)
     wanted = keep_feasible(settings, profile, cuts, note=note)
     run.ledger.append("data_prepared", manifest.name, msgspec.to_builtins(fingerprint(manifest)))
     if not known:
         codec.save(run.profile, profile)
-    run.ledger.append("profiled", settings.profile_target, {"cuts": [cut.name for cut in cuts]})
+    run.ledger.append("profiled", settings.profile_target, {"cuts": [cut.name for cut in cuts], "seconds": seconds})
     return wanted
 
 
 def _measure(study: Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> Profile:
+    if "profile" in study.settings.skip:
+        return describe_without_latency(
+            cuts, target=study.settings.profile_target, image_size=study.settings.decode.image_size
+        )
     plan = ProfilePlan(target=study.settings.profile_target, seconds=study.settings.profile_seconds)
     profile = profile_cuts(cuts, specs, plan=plan, progress=study.reporter.step)
     for text in describe_profile(profile):

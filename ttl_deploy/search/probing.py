@@ -5,7 +5,7 @@ badly: shallow cuts gain more from finetuning than deep ones, or the other way r
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,86 +13,47 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ttl_deploy.data.cache import PixelCache, open_cache
+from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.manifest import limit_train
-from ttl_deploy.errors import WeightsError
 from ttl_deploy.evidence import intervals
 from ttl_deploy.evidence.linear_probe import fit_probe
 from ttl_deploy.models import truncation, weights
+from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.input_conventions import Feeding
-from ttl_deploy.models.weights.prepared import find_feeding
 from ttl_deploy.plugins import Progress
 from ttl_deploy.records.data import Manifest, Split
-from ttl_deploy.records.models import Cut, ModelSpec
+from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.probe import Probe, ProbeScore
 from ttl_deploy.records.trials import SearchSettings
-from ttl_deploy.search.candidates import find_cuts
-from ttl_deploy.search.preparation import prepare_data
 from ttl_deploy.training import devices
 from ttl_deploy.training.batches import LabelledPixels
 from ttl_deploy.training.exit_features import PooledExits, collect
+from ttl_deploy.training.joint import LinearHead
 
 _SPLITS: tuple[Split, ...] = ("train", "val")
-Note = Callable[[str], None]
 MOST_TRAIN_IMAGES = 2000
 """More training images hardly change which depth can be read; they are drawn as whole patients."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """A probe, and the cuts it is of."""
+    """A probe, and its classifiers by cut."""
 
-    cuts: tuple[Cut, ...]
     probe: Probe
-
-
-def probe_data(settings: SearchSettings, *, device: torch.device, note: Note, progress: Progress) -> Probed:
-    """Probe the wanted cuts of a search before it is begun; the full network only where the weights cover it.
-
-    `note` gets what a user should know, a line each. The test split is not opened.
-    """
-    find_cuts(settings, classes=2)  # names are checked before the images are read
-    manifest = prepare_data(settings, progress=progress)
-    for warning in manifest.warnings:
-        note(f"data: {warning.message}")
-    cuts = find_cuts(settings, classes=len(manifest.classes))
-    feeding = find_feeding(
-        settings.weights, settings.backbone, image_size=settings.decode.image_size, normalise=settings.normalise
-    )
-    cuts = _covered(settings, cuts, note=note)
-    cache = open_cache(manifest, settings.decode, progress=progress)
-    probe = probe_cuts(settings, manifest, cache, cuts, feeding=feeding, device=device, progress=progress)
-    return Probed(cuts=cuts, probe=probe)
-
-
-def _covered(settings: SearchSettings, cuts: tuple[Cut, ...], *, note: Note) -> tuple[Cut, ...]:
-    used = weights.check_weights(
-        settings.weights,
-        settings.backbone,
-        cuts,
-        image_size=settings.decode.image_size,
-        normalise=settings.normalise,
-    )
-    missing = {one.cut: one.reason for one in used.cuts if not one.covered}
-    left = tuple(cut for cut in cuts if cut.name not in missing)
-    if not left:
-        raise WeightsError(missing[cuts[0].name])
-    if missing:
-        note(f"not probed: {', '.join(missing)}; {next(iter(missing.values()))}")
-    return left
+    heads: Mapping[str, LinearHead]
 
 
 def probe_cuts(
     settings: SearchSettings,
     manifest: Manifest,
     cache: PixelCache,
-    cuts: Sequence[Cut],
+    spec: ModelSpec,
     *,
     feeding: Feeding,
     device: torch.device,
     progress: Progress,
-) -> Probe:
-    """Probe cuts, shallow to deep: training images of the manifest are fitted, its validation images scored.
+) -> Probed:
+    """Probe a network's exits: training images of the manifest are fitted, its validation images scored.
 
     `cache` was opened for this manifest. Raises `WeightsError` where the weights do not cover the deepest cut.
     """
@@ -100,7 +61,8 @@ def probe_cuts(
     sample = limit_train(manifest, MOST_TRAIN_IMAGES, seed=settings.split_seed)
     with devices.repeatable(settings.train.threads):
         devices.seed_epoch(settings.seeds[0], 0)
-        network = _build(settings, manifest, cuts, feeding)
+        network = truncation.build_exits(spec)
+        weights.load_pretrained(network, spec, settings.weights, feeding=feeding)
         pooled = devices.place(PooledExits(network), device)
         data = {split: _pixels(cache, manifest, sample, split) for split in _SPLITS}
         found = {
@@ -113,36 +75,26 @@ def probe_cuts(
             )
             for split in _SPLITS
         }
-    scores = []
-    for number, (cut, train, val) in enumerate(zip(cuts, found["train"], found["val"], strict=True)):
-        scores.append(_score(cut, train, val, sample))
-        progress("fitting probes", number + 1, len(cuts))
+    fits = []
+    for number, (cut, train, val) in enumerate(zip(spec.exits, found["train"], found["val"], strict=True)):
+        fits.append(_fit(cut, train, val, sample))
+        progress("fitting probes", number + 1, len(spec.exits))
     if device.type == "cuda":
         torch.cuda.empty_cache()  # for the trainings that follow, in processes of their own
     images = {split: len(one) for split, one in data.items()}
-    return Probe(
-        cuts=tuple(scores),
+    probe = Probe(
+        cuts=tuple(score for score, _ in fits),
         train_images=images["train"],
         val_images=images["val"],
-        macs=cuts[-1].macs * sum(images.values()),
+        macs=_macs(spec) * sum(images.values()),
         seconds=time.perf_counter() - started,
     )
+    return Probed(probe=probe, heads={score.cut: head for score, head in fits})
 
 
-def _build(
-    settings: SearchSettings, manifest: Manifest, cuts: Sequence[Cut], feeding: Feeding
-) -> truncation.MultiExitModel:
-    spec = ModelSpec(
-        backbone=settings.backbone,
-        cut=cuts[-1].name,
-        classes=len(manifest.classes),
-        image_size=settings.decode.image_size,
-        pool=settings.pool,
-        exits=tuple(cut.name for cut in cuts),
-    )
-    network = truncation.build_exits(spec)
-    weights.load_pretrained(network, spec, settings.weights, feeding=feeding)
-    return network
+def _macs(spec: ModelSpec) -> int:
+    cuts = list_cuts(spec.backbone, image_size=spec.image_size, classes=spec.classes, pool=spec.pool)
+    return next(cut.macs for cut in cuts if cut.name == spec.cut)
 
 
 def _pixels(cache: PixelCache, manifest: Manifest, sample: Manifest, split: Split) -> LabelledPixels:
@@ -152,13 +104,14 @@ def _pixels(cache: PixelCache, manifest: Manifest, sample: Manifest, split: Spli
     return LabelledPixels(array=cache.array, rows=np.array(rows, dtype=np.int64), labels=_labels(sample, split))
 
 
-def _score(cut: Cut, train: NDArray[np.float32], val: NDArray[np.float32], manifest: Manifest) -> ProbeScore:
+def _fit(
+    cut: str, train: NDArray[np.float32], val: NDArray[np.float32], manifest: Manifest
+) -> tuple[ProbeScore, LinearHead]:
     patients = {split: _patients(manifest, split) for split in _SPLITS}
     fit = fit_probe(train, _labels(manifest, "train"), patients["train"], val, classes=len(manifest.classes))
     scored = intervals.score("auroc", fit.held_out, _labels(manifest, "val"), patients["val"], split="val")
-    return ProbeScore(
-        cut=cut.name, features=train.shape[1], cv_auroc=fit.cv_auroc, validation=scored, penalty=fit.strength
-    )
+    score = ProbeScore(cut=cut, features=train.shape[1], cv_auroc=fit.cv_auroc, validation=scored, penalty=fit.strength)
+    return score, LinearHead(weight=torch.from_numpy(fit.weights).float(), bias=torch.from_numpy(fit.bias).float())
 
 
 def _labels(manifest: Manifest, split: Split) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal
 
 import msgspec
 
@@ -13,22 +12,20 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import JOINT
 from ttl_deploy.records.models import Cut
 from ttl_deploy.records.scores import Front
-from ttl_deploy.records.trials import Trial, TrialFailure, TrialPause, TrialResult
+from ttl_deploy.records.trials import TrialPause, TrialResult
 from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runs.ledger import Event
 from ttl_deploy.search import findings
-from ttl_deploy.search.candidates import TrialOf, make_joint
-from ttl_deploy.search.context import Reporter, Study
-from ttl_deploy.search.costs import trial_macs
-from ttl_deploy.search.executors.memory import estimate_task
+from ttl_deploy.search.candidates import TrialOf, make_joint, make_warm
+from ttl_deploy.search.context import Study
+from ttl_deploy.search.costs import epoch_macs
 from ttl_deploy.search.findings import Outcome
+from ttl_deploy.search.first_look import find_probe
 from ttl_deploy.search.policies import Proposal, StudyState
+from ttl_deploy.search.running import make_task, run_with_retries
 from ttl_deploy.search.tasks import Task
 from ttl_deploy.search.waves import next_wave, plan_trials
-from ttl_deploy.training.loop import Progress
-
-_ATTEMPTS = 3
 
 
 def train(
@@ -39,7 +36,10 @@ def train(
     known = findings.outcomes(study.run)
     macs = {cut.name: cut.macs for cut in cuts}
     allowed = {place: trial for place, trial in trials.items() if place[0] in macs}
-    joint = make_joint(allowed, _covered(study.run, cuts), study.settings)
+    covered = _covered(study.run, cuts)
+    joint = make_joint(allowed, covered, study.settings)
+    allowed = {**allowed, **make_warm(allowed, joint, study.settings)}
+    deepest = allowed[cuts[-1].name, study.settings.strategies[0], study.settings.seeds[0]]
     while True:
         rested = findings.rested(study.run, known)
         state = StudyState(
@@ -50,6 +50,8 @@ def train(
             outcomes=known,
             rested=rested,
             joint=joint,
+            confirms="confirm" not in study.settings.skip,
+            find_probe=partial(find_probe, study, deepest, covered, cache, images=images),
             find_exits_front=partial(_find_front, study.run, known, joint=True),
             find_front=partial(_find_front, study.run, known, joint=False),
             find_front_at=partial(findings.front_at, study.run, known),
@@ -57,7 +59,7 @@ def train(
         proposed = policy.propose(state)
         if not proposed:
             return known
-        plan = plan_trials(proposed, allowed.values(), known)
+        plan = plan_trials(proposed, [*allowed.values(), *([joint] if joint else [])], known)
         tasks = list(_make_tasks(study, plan, cache, rested=rested, macs=macs, images=images))
         known = {**known, **_run_round(study, tasks, known)}
 
@@ -75,7 +77,7 @@ def _make_tasks(
     for number, proposal in enumerate(plan, start=1):
         trial, begun = proposal.trial, rested.get(proposal.trial.key, 0)
         epochs = (proposal.until or trial.train.epochs) - begun
-        cost = trial_macs(trial, macs, images, epochs=epochs)
+        cost = epochs * epoch_macs(trial, macs, images)
         yield make_task(study, "train", trial, cache, cost=cost, begun=begun, until=proposal.until)
         study.reporter.step("measuring what trainings need", number, len(plan))
 
@@ -91,30 +93,6 @@ def _find_front(run: RunFolder, known: Mapping[str, Outcome], *, joint: bool) ->
     """Return the front of the joint training's exits, or of the trials trained by themselves; None without any."""
     wanted = {key: one for key, one in known.items() if (one.strategy == JOINT) == joint}
     return findings.validation_front(run, wanted) if findings.finished(wanted) else None
-
-
-def make_task(
-    study: Study,
-    kind: Literal["train", "test"],
-    trial: Trial,
-    cache: PixelCache,
-    *,
-    cost: float,
-    begun: int = 0,
-    until: int | None = None,
-) -> Task:
-    """Describe a unit of work for the executor."""
-    return Task(
-        kind=kind,
-        trial=trial,
-        run=str(study.run.path),
-        cache=str(cache.path),
-        device=str(study.device),
-        cost=cost,
-        memory_bytes=estimate_task(kind, trial, study.device),
-        begun=begun,
-        until=until,
-    )
 
 
 def _run_round(study: Study, tasks: Sequence[Task], known: Mapping[str, Outcome]) -> dict[str, Outcome]:
@@ -151,35 +129,6 @@ def _run_waves(
             if not isinstance(outcome, TrialPause):
                 known |= findings.expand(outcome)
             yield position, outcome
-
-
-def run_with_retries(
-    study: Study, tasks: Mapping[int, Task], *, later: Sequence[Task] = ()
-) -> Iterator[tuple[int, Outcome | TrialPause | None]]:
-    """Yield position and outcome of every task; one whose process was killed goes on from its checkpoint.
-
-    `later` are the tasks that were planned with these but are run after them.
-    """
-    left = dict(tasks)
-    for attempt in range(1, _ATTEMPTS + 1):
-        if not left:
-            return
-        positions, chosen = list(left), list(left.values())
-        if attempt > 1:
-            study.reporter.plan([*chosen, *later])
-        left = {}
-        for done in study.executor.run(chosen, report=partial(_report, study.reporter, chosen)):
-            task, position = chosen[done.position], positions[done.position]
-            if isinstance(done.outcome, TrialFailure) and done.outcome.kind == "crash" and attempt < _ATTEMPTS:
-                study.reporter.note(f"{task.trial.key}: {done.outcome.reason}; trying again from its checkpoint")
-                left[position] = task
-                continue
-            study.reporter.ended(task, done.outcome)
-            yield position, done.outcome
-
-
-def _report(reporter: Reporter, tasks: Sequence[Task], number: int, progress: Progress) -> None:
-    reporter.progress(tasks[number], progress)
 
 
 def _record(run: RunFolder, outcome: Outcome | TrialPause) -> None:

@@ -12,17 +12,22 @@ from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.models import truncation, weights
+from ttl_deploy.models.input_conventions import Feeding
 from ttl_deploy.records import codec
+from ttl_deploy.records.candidates import PROBED
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialPause, TrialResult
 from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.search.exits import divide
+from ttl_deploy.search.exits import divide, exit_trial
+from ttl_deploy.search.probing import probe_cuts
 from ttl_deploy.training import devices, evaluation
 from ttl_deploy.training.batches import LabelledPixels
+from ttl_deploy.training.joint import save_heads
 from ttl_deploy.training.loop import WEIGHTS, Progress, TrialError, run_trial
 from ttl_deploy.training.teaching import Teacher
 
 Outcome = TrialResult | TrialPause | TrialFailure
+Kind = Literal["train", "test", "probe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +35,11 @@ class Task:
     """What a worker needs to know; small, picklable, and all its data are on the disk.
 
     `train` trains the trial, from `begun` epochs on `until` so many are over, or to its end; `test` predicts
-    the test split with its best weights. `cost` in MACs; `memory_bytes` is what it is expected to need of the
-    device's memory.
+    the test split with its best weights; `probe` probes its exits before anything is trained. `cost` in MACs;
+    `memory_bytes` is what it is expected to need of the device's memory.
     """
 
-    kind: Literal["train", "test"]
+    kind: Kind
     trial: Trial
     run: str
     cache: str
@@ -72,6 +77,9 @@ def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
         if task.kind == "test":
             _predict_test(task, run, device)
             return None
+        if task.kind == "probe":
+            _probe(task, run, device, report)
+            return None
         pixels = load_pixels(run, Path(task.cache), ("train", "val"))
         result = run_trial(
             task.trial,
@@ -81,6 +89,7 @@ def execute(task: Task, report: Callable[[Progress], None]) -> Outcome | None:
             device=device,
             report=report,
             teacher=_find_teacher(task.trial, run),
+            start=_find_start(task.trial, run),
             until=task.until,
         )
         if task.trial.model.exits and isinstance(result, TrialResult):
@@ -101,6 +110,16 @@ def _find_teacher(trial: Trial, run: RunFolder) -> Teacher | None:
     return Teacher(model=taught_by.model, weights=folder / WEIGHTS, input=taught_by.input)
 
 
+def _find_start(trial: Trial, run: RunFolder) -> Path | None:
+    """Return the weights that a trial begins with: those of its cut's exit from the joint training, or the probe's."""
+    if trial.start is None:
+        return None
+    if trial.start == PROBED:
+        return run.probe_heads
+    joint = codec.load(Trial, run.trial(trial.start) / "trial.json")
+    return run.trial(exit_trial(joint, trial.model.cut).key) / WEIGHTS
+
+
 def load_pixels(run: RunFolder, cache: Path, splits: tuple[Split, ...]) -> Mapping[Split, LabelledPixels]:
     """Map the cached images of some splits, in the manifest's order."""
     manifest = load_manifest(run.data)
@@ -113,6 +132,21 @@ def load_pixels(run: RunFolder, cache: Path, splits: tuple[Split, ...]) -> Mappi
         )
         for split, positions in chosen.items()
     }
+
+
+def _probe(task: Task, run: RunFolder, device: torch.device, report: Callable[[Progress], None]) -> None:
+    settings, trial = run.settings(), task.trial
+    found = probe_cuts(
+        settings,
+        load_manifest(run.data),
+        PixelCache.load(Path(task.cache)),
+        trial.model,
+        feeding=Feeding(file=trial.weights_input, network=trial.input),
+        device=device,
+        progress=lambda stage, done, total: report(Progress(1, done, total)),
+    )
+    save_heads(found.heads, run.probe_heads)
+    codec.save(run.probe, found.probe)
 
 
 def _predict_test(task: Task, run: RunFolder, device: torch.device) -> None:

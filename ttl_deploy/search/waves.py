@@ -1,4 +1,6 @@
-"""Trials that learn from another: a teacher comes before whom it teaches, and takes them with it when it fails.
+"""Trials that need another: it comes before them, and takes them with it when it fails.
+
+A trial can need a teacher to learn from, and the joint training whose weights it begins with.
 
 The plan of a round is the order in which its outcomes stand in the ledger; a wave is what of it can run now.
 Both follow from the proposals and the outcomes alone, so a resumed search goes on with the same plan.
@@ -16,7 +18,7 @@ from ttl_deploy.training.loop import TrialError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """Positions in a plan: what can run now, and what never can, because its teacher failed."""
+    """Positions in a plan: what can run now, and what never can, because what it needs failed."""
 
     ready: tuple[int, ...]
     failed: Mapping[int, TrialFailure]
@@ -25,9 +27,9 @@ class Wave:
 def plan_trials(
     proposed: Iterable[Proposal], trials: Iterable[Trial], outcomes: Mapping[str, Outcome]
 ) -> tuple[Proposal, ...]:
-    """Return the proposed trials in their order, but each behind its teacher, taken from `trials`.
+    """Return the proposed trials in their order, but each behind those that it needs, taken from `trials`.
 
-    A teacher without an outcome that was not proposed is added, and always trained to its end.
+    What is needed, has no outcome and was not proposed is added, and always trained to its end.
     """
     by_key = {trial.key: trial for trial in trials}
     plan: dict[str, Proposal] = {}
@@ -36,8 +38,9 @@ def plan_trials(
         trial = proposal.trial
         if trial.key in outcomes:
             return
-        if trial.teacher is not None:
-            add(Proposal(trial=by_key[trial.teacher]))
+        for key in trial.needs:
+            if key not in outcomes:
+                add(Proposal(trial=by_key[key]))
         if trial.key not in plan or proposal.until is None:
             plan[trial.key] = proposal
 
@@ -48,20 +51,20 @@ def plan_trials(
 
 def next_wave(waiting: Mapping[int, Trial], outcomes: Mapping[str, Outcome]) -> Wave:
     """Return which of the waiting trials of a plan are next; as long as there are some, so is their wave."""
-    taught_by = {position: outcomes.get(trial.teacher or "") for position, trial in waiting.items()}
-    return Wave(
-        ready=tuple(
-            position
-            for position, trial in waiting.items()
-            if trial.teacher is None or isinstance(taught_by[position], TrialResult)
-        ),
-        failed={
-            position: _fail(waiting[position], teacher)
-            for position, teacher in taught_by.items()
-            if isinstance(teacher, TrialFailure)
-        },
+    ready = tuple(
+        position
+        for position, trial in waiting.items()
+        if all(isinstance(outcomes.get(key), TrialResult) for key in trial.needs)
     )
+    broken = {
+        position: lost
+        for position, trial in waiting.items()
+        for lost in map(outcomes.get, trial.needs)
+        if isinstance(lost, TrialFailure)
+    }
+    return Wave(ready=ready, failed={position: _fail(waiting[position], lost) for position, lost in broken.items()})
 
 
-def _fail(trial: Trial, teacher: TrialFailure) -> TrialFailure:
-    return failure(trial, TrialError("error", f"its teacher {teacher.key} failed: {teacher.reason}"))
+def _fail(trial: Trial, lost: TrialFailure) -> TrialFailure:
+    what = "teacher" if lost.key == trial.teacher else "beginning"
+    return failure(trial, TrialError("error", f"its {what} {lost.key} failed: {lost.reason}"))

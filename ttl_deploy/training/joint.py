@@ -2,23 +2,65 @@
 
 So every truncated model exists after about the price of one training of the full network.
 
-What was tried before this was chosen, on MobileNetV2 with ten exits (chest X-rays, three classes, 1,200 images of
-96 px, six epochs, one seed, by a script that is not kept), as validation AUROC at features.6, features.9 and full,
-where features.6 trained alone had .895 and features.9 .915: the labels alone .829, .891, .921; teaching of weight 1
-.863, .908, .916; of weight 3 .873, .902, .908; from the mean of the deeper half .872, .903, .912; weight 3 growing
-from 0 .862, .907, .915; and with the shallow exits weighted up as well .877, .905, .910. What is wanted is a curve of
-the shape that exits trained alone have, so the last was taken; differences of .005 are noise there.
+What is wanted of it is a curve of the shape that exits trained alone have, for it only has to find where that becomes
+flat. `benchmarks/joint_training.py` compares ways to it by their rank correlation with cuts trained alone; its table
+is in docs/search-measured.md. Random heads underrate shallow exits (the shallowest can stay near chance), whether
+their losses are weighted up or not; heads that begin as the probe's classifiers mend that, and then it is the deep
+exits, with far to go, whose losses need more weight. A head or two drawn at each step (sandwich sampling) was worse.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ttl_deploy.errors import WeightsError
+from ttl_deploy.files import publish_bytes
+from ttl_deploy.models.truncation import MultiExitModel
 from ttl_deploy.training.batches import Plan, Wait
 from ttl_deploy.training.material import Images, Setup
 from ttl_deploy.training.teaching import soft_divergence
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearHead:
+    """A linear classifier of pooled features: `weight` `(C, D)`, `bias` `(C,)`, fp32."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def save_heads(heads: Mapping[str, LinearHead], path: Path) -> None:
+    """Publish linear classifiers by cut as one safetensors file."""
+    tensors = {
+        f"{cut}.{part}": getattr(head, part).contiguous() for cut, head in heads.items() for part in ("weight", "bias")
+    }
+    publish_bytes(path, safetensors.torch.save(tensors))
+
+
+def begin_with_heads(network: MultiExitModel, path: Path) -> None:
+    """Set the heads of a network's exits to linear classifiers from a file of `save_heads`.
+
+    A head that is no single linear layer over the pooled features, as those of VGG and SqueezeNet, stays as it is.
+    Raises `WeightsError` where the file is missing or lacks a cut.
+    """
+    try:
+        tensors = safetensors.torch.load_file(path)
+        found = {cut: (tensors[f"{cut}.weight"], tensors[f"{cut}.bias"]) for cut in network.exits}
+    except (OSError, KeyError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path} does not hold the probe's heads of all exits ({error}): probe again") from error
+    for head, (weight, bias) in zip(network.heads, found.values(), strict=True):
+        layers = [layer for layer in head.modules() if isinstance(layer, nn.Linear)]
+        if len(layers) == 1 and layers[0].weight.shape == weight.shape:
+            layers[0].load_state_dict({"weight": weight, "bias": bias})
+
+
+EXIT_WEIGHTS = (0.3, 1.7)
+"""Of the losses of the shallowest and the deepest exit; those between lie on a line."""
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -46,12 +88,12 @@ def joint_loss(logits: Tensor, labels: Tensor, loss_of: LossOf, *, teach: float)
     """Return the weighted mean of the exits' own losses, and `teach` times the mean divergence from the deepest.
 
     `logits` `(N, exits, C)`, shallow to deep; `loss_of` takes those of one exit and labels `(N,)`. Weights
-    fall from 1.5 at the shallowest exit to 0.5 at the deepest, which reaches every layer anyway. The
-    divergence is `KL(softmax(deepest) ‖ softmax(exit))`, through which the deepest exit itself does not learn
+    rise from the shallowest exit to the deepest, by `EXIT_WEIGHTS`. The divergence is `KL(softmax(deepest) ‖ softmax(exit))`,
+    through which the deepest exit itself does not learn
     (Phuong & Lampert 2019, "Distillation-based training for multi-exit architectures", with temperature 1).
     """
     exits = logits.unbind(dim=1)
-    weights = torch.linspace(1.5, 0.5, len(exits), device=logits.device) if len(exits) > 1 else logits.new_ones(1)
+    weights = torch.linspace(*EXIT_WEIGHTS, len(exits), device=logits.device) if len(exits) > 1 else logits.new_ones(1)
     loss = (weights * torch.stack([loss_of(one, labels) for one in exits])).mean()
     if not teach or len(exits) < 2:
         return loss

@@ -25,7 +25,7 @@ from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
 from ttl_deploy.training.features import Features
 from ttl_deploy.training.freezing import train_mode
 from ttl_deploy.training.gradient_norms import GRADIENT_BATCHES, relative_gradient_norms
-from ttl_deploy.training.joint import Exits
+from ttl_deploy.training.joint import Exits, begin_with_heads
 from ttl_deploy.training.learning import Learning
 from ttl_deploy.training.material import AS_THEY_ARE, Images, Material, Setup
 from ttl_deploy.training.recovery import TrialError as TrialError  # for those who call run_trial
@@ -72,6 +72,7 @@ class _Training:
         folder: Path,
         device: torch.device,
         teacher: Teacher | None = None,
+        start: Path | None = None,
     ) -> None:
         self.trial, self.settings, self.folder, self.device = trial, trial.train, folder, device
         strategy = find_strategy(trial.strategy)
@@ -81,6 +82,11 @@ class _Training:
         _check_channels(trial, model)
         feeding = Feeding(file=trial.weights_input, network=trial.input)
         self.note = weights.load_pretrained(model, trial.model, trial.weights, feeding=feeding).text
+        if strategy.warm:
+            weights.load_weights(model, _take_start(trial, start))
+            self.note += f"; then finetuned jointly with other cuts ({trial.start})"
+        elif isinstance(model, truncation.MultiExitModel) and start is not None:
+            begin_with_heads(model, start)
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
         strategy.prepare(model, trial.model)
         self.model = devices.place(model, device)
@@ -332,6 +338,15 @@ def _take_teacher(trial: Trial, wanted: str | None, given: Teacher | None) -> Te
     return given
 
 
+def _take_start(trial: Trial, given: Path | None) -> Path:
+    if given is None:
+        raise UsageError(
+            f"{trial.key}: strategy {trial.strategy!r} begins with a trained model's weights but none are given: train "
+            "all cuts as one network first, and pass the exit's weights as run_trial(start=...)"
+        )
+    return given
+
+
 def run_trial(
     trial: Trial,
     *,
@@ -340,13 +355,15 @@ def run_trial(
     folder: Path,
     device: torch.device,
     teacher: Teacher | None = None,
+    start: Path | None = None,
     until: int | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> TrialResult | TrialPause:
     """Train a trial in `folder`, resuming what lies there; returns the result, also in `result.json`.
 
     A trial that has finished before is not trained again. `teacher` is the model that the trial's strategy
-    wants to learn from, if it does. A trial that is not finished `until` so many epochs are over rests then.
+    wants to learn from, `start` the file of the weights that it wants to begin with, if it does. A trial
+    that is not finished `until` so many epochs are over rests then.
 
     Raises `TrialError` when the trial cannot be finished, and `TtlDeployError` for what the user must mend.
     """
@@ -356,7 +373,7 @@ def run_trial(
     codec.save(folder / "trial.json", trial)
     with devices.repeatable(trial.train.threads):
         try:
-            training = _Training(trial, train, val, folder=folder, device=device, teacher=teacher)
+            training = _Training(trial, train, val, folder=folder, device=device, teacher=teacher, start=start)
             training.resume()
             while not training.finished:
                 if until is not None and training.state.epoch >= until:

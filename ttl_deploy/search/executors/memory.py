@@ -64,10 +64,10 @@ def default_workers(device: torch.device) -> int:
     return usable_cores() if device.type == "cpu" else 1
 
 
-def estimate_task(kind: Literal["train", "test"], trial: Trial, device: torch.device) -> int:
+def estimate_task(kind: Literal["train", "test", "probe"], trial: Trial, device: torch.device) -> int:
     """Estimate what a process that does this task takes of the device's memory, in bytes."""
     try:
-        if kind == "test":
+        if kind != "train":
             needed = estimate_inference_bytes(trial.model, batch_size=evaluation.BATCH_SIZE)
         else:
             needed = _estimate_training(trial, device)

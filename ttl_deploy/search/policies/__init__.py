@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ttl_deploy.records.models import Cut
+from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Front
 from ttl_deploy.records.trials import Trial, TrialFailure, TrialResult
 
@@ -22,12 +23,16 @@ class StudyState:
     """What a policy may know: the candidate cuts, shallow to deep with the full network last, and outcomes so far.
 
     Attributes:
-        trial_of: every trial that the settings allow, by cut, strategy and seed. Where a strategy learns
-            from a teacher, the study adds that trial ahead of it by itself; one by a strategy that is not
-            among `strategies` is in `trial_of` for the full network only.
+        trial_of: every trial that the settings allow, by cut, strategy and seed. What a trial needs, a
+            teacher or the joint training, the study adds ahead of it by itself. By a strategy that is not among
+            `strategies` there are the teachers' trials, of the full network only, and, by `WARM`, the shorter
+            ones that begin with the exits of the joint network, where these are wanted.
         outcomes: of all trials so far, by key; those into which a joint training was divided among them.
         rested: the epoch until which each trial without an outcome was trained, by key.
-        joint: the training of all cuts as one network; None where there are not two cuts that the weights cover.
+        joint: the training of all cuts as one network; None where there are not two cuts that the weights cover,
+            or it is not wanted.
+        confirms: whether cuts are to be trained by themselves at all.
+        find_probe: probes all cuts, once; None where they cannot be, or are not to be.
         find_exits_front: computes the front of the joint training's exits alone, from the validation split;
             None before it.
         find_front: computes that of all that were trained by themselves so far; None before the first.
@@ -42,6 +47,8 @@ class StudyState:
     outcomes: Mapping[str, TrialResult | TrialFailure]
     rested: Mapping[str, int] = field(default_factory=dict)
     joint: Trial | None = None
+    confirms: bool = True
+    find_probe: Callable[[], Probe | None] = lambda: None
     find_exits_front: Callable[[], Front | None] = lambda: None
     find_front: Callable[[], Front | None] = lambda: None
     find_front_at: Callable[[int, int], Front | None] = lambda epoch, seed: None

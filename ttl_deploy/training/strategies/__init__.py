@@ -80,6 +80,8 @@ class Strategy(Protocol):
     """The options it takes, and for each what may be given, in words."""
     teacher: str | None
     """The strategy by which the full network was trained that must teach; None where nobody does."""
+    warm: bool
+    """Whether it begins with the weights of its cut's exit from a network that was trained with a head at every cut."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         """Take the options as they were typed; raises `UsageError` for values that do not fit."""
@@ -98,6 +100,7 @@ class KeepsStart:
     """The part of a strategy that begins with the weights as they were loaded, and has no teacher."""
 
     teacher: str | None = None
+    warm: bool = False
 
     def prepare(self, model: nn.Module, spec: ModelSpec) -> None:
         """Change nothing."""

@@ -34,6 +34,7 @@ _WEIGHT, _TEMPERATURE, _FEATURES = 0.5, 2.0, 0.0
 class Distillation:
     """Learn as another strategy does, from the labels and from a teacher."""
 
+    warm = False
     options: ClassVar[Mapping[str, str]] = {
         "teacher": "strategy by which the full network learns that teaches, full",
         "learn": "strategy by which the model learns, full",
