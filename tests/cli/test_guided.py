@@ -13,8 +13,8 @@ from .test_interruption import facts
 Run = Callable[..., subprocess.CompletedProcess[str]]
 DATA = ("--data", "phantom:texture?patients=30&size=32&seed=1", "--image-size", "32", "--weights", "none")
 SEARCH = (
-    *("search", "--backbone", "shufflenet_v2_x0_5", *DATA, "--epochs", "2", "--batch-size", "16", "--workers", "2"),
-    *("--profile-seconds", "0.05", "--cuts", "stage2.3,stage3.3,stage3.7", "--seeds", "0,1", "--policy", "guided"),
+    *("search", "--backbone", "shufflenet_v2_x0_5", *DATA, "--epochs", "2", "--batch-size", "16", "--lr", "3e-3"),
+    *("--profile-seconds", "0.05", "--cuts", "stage2.3,stage3.3,stage3.7", "--seeds", "0,1", "--workers", "2"),
 )
 CUTS = ("stage2.3", "stage3.3", "stage3.7", "full")
 JOINT = "all-exits__full__s0"

@@ -99,8 +99,13 @@ def make_joint(trials: TrialOf, cuts: Sequence[Cut], settings: SearchSettings) -
         return None
     strategy = "full" if deepest.strategy == WARM else deepest.strategy
     exits = tuple(cut.name for cut in cuts)
-    start = None if "probe" in settings.skip else PROBED
+    start = PROBED if probes(settings) else None
     return replace(deepest, strategy=strategy, start=start, model=replace(deepest.model, exits=exits))
+
+
+def probes(settings: SearchSettings) -> bool:
+    """Tell whether the cuts are probed: not where the stage is left out, or the backbone has not learned anything."""
+    return "probe" not in settings.skip and settings.weights != "none"
 
 
 def make_warm(trials: TrialOf, joint: Trial | None, settings: SearchSettings) -> TrialOf:

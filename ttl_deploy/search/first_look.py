@@ -15,7 +15,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.models import Cut, ModelSpec
 from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.trials import SearchSettings, Trial
-from ttl_deploy.search.candidates import find_cuts
+from ttl_deploy.search.candidates import find_cuts, probes
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.preparation import prepare_data
 from ttl_deploy.search.probing import probe_cuts
@@ -79,13 +79,13 @@ def _covered(settings: SearchSettings, cuts: tuple[Cut, ...], *, note: Note) -> 
 def find_probe(
     study: Study, trial: Trial, cuts: Sequence[Cut], cache: PixelCache, *, images: Mapping[str, int]
 ) -> Probe | None:
-    """Probe the cuts of a search, or read what was probed before; None where there are not two, or it failed.
+    """Probe the cuts of a search, or read what was probed before; None where there are not two, it is not wanted, or failed.
 
     `trial` is any of the deepest cut: it says how images are brought to the network. `cuts`, shallow to deep, are
     those that the weights cover.
     """
     run = study.run
-    if len(cuts) < 2 or "probe" in study.settings.skip:
+    if len(cuts) < 2 or not probes(study.settings):
         return None
     if not (run.probe.exists() and run.probe_heads.exists()):
         model = replace(trial.model, cut=cuts[-1].name, exits=tuple(cut.name for cut in cuts))

@@ -88,9 +88,9 @@ def joint_loss(logits: Tensor, labels: Tensor, loss_of: LossOf, *, teach: float)
     """Return the weighted mean of the exits' own losses, and `teach` times the mean divergence from the deepest.
 
     `logits` `(N, exits, C)`, shallow to deep; `loss_of` takes those of one exit and labels `(N,)`. Weights
-    rise from the shallowest exit to the deepest, by `EXIT_WEIGHTS`. The divergence is `KL(softmax(deepest) ‖ softmax(exit))`,
-    through which the deepest exit itself does not learn
-    (Phuong & Lampert 2019, "Distillation-based training for multi-exit architectures", with temperature 1).
+    rise from the shallowest exit to the deepest, by `EXIT_WEIGHTS`. The divergence is
+    `KL(softmax(deepest) ‖ softmax(exit))`, through which the deepest exit itself does not learn (Phuong and
+    Lampert 2019, "Distillation-based training for multi-exit architectures", with temperature 1).
     """
     exits = logits.unbind(dim=1)
     weights = torch.linspace(*EXIT_WEIGHTS, len(exits), device=logits.device) if len(exits) > 1 else logits.new_ones(1)
