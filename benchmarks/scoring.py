@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ttl_deploy import plugins
@@ -17,6 +18,7 @@ from ttl_deploy.records.trials import TestOpening, Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
+from ttl_deploy.search.executors.memory import find_places
 from ttl_deploy.search.tasks import Task
 
 
@@ -31,7 +33,8 @@ def test_all(run: RunFolder, command: str) -> None:
         Task(kind="test", trial=trial, run=str(run.path), cache=str(cache), device="cpu", cost=1.0) for trial in left
     ]
     opening = TestOpening(split="test", command=command, trials=tuple(trial.key for trial in left))
-    with run.owned(), closing(plugins.load("executors", "local")(usable_cores())) as executor:
+    places = find_places([torch.device("cpu")], usable_cores())
+    with run.owned(), closing(plugins.load("executors", "local")(places)) as executor:
         run.ledger.append("test_opened", "benchmark", codec.to_builtins(opening))
         for done in executor.run(tasks, report=lambda position, progress: None):
             if done.outcome is not None:

@@ -131,6 +131,10 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side at most, as memory allows [cores; GPU: 4].")
     ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Stop training after so long with the best front so far; the same command goes on."),
+    ] = None,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
 ) -> None:
@@ -139,7 +143,7 @@ def run(
     Only --backbone and --data are required. The same command resumes an interrupted run.
     """
     flags = dict(locals())
-    for name in ("out", "config", "device", "workers", "progress", "as_json"):
+    for name in ("out", "config", "device", "workers", "max_hours", "progress", "as_json"):
         flags.pop(name)
     flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
     flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
@@ -160,7 +164,15 @@ def run(
     folder = RunFolder(out)
     command = shlex.join(["ttl-deploy", *sys.argv[1:]])
     with show_study(folder, command, enabled=progress) as reporter:
-        found = study.run_study(settings, folder, command=command, device=device, workers=workers, reporter=reporter)
+        found = study.run_study(
+            settings,
+            folder,
+            command=command,
+            device=device,
+            workers=workers,
+            max_hours=max_hours,
+            reporter=reporter,
+        )
 
     from .report import write_report
 

@@ -15,6 +15,7 @@
     ├── GateError                     4   a check that guards publication failed
     │   └── ArtifactError                 an artifact is damaged, or is not one
     ├── InfeasibleError               5   no cut meets the given constraints
+    │   └── OutOfTimeError                the time given is over before anything was finished
     ├── TargetUnavailableError        6   the target cannot run here
     │   └── MissingExtraError             an optional part of the installation is missing
     ├── InconclusiveError             7   the measurement was too unstable to report
@@ -100,6 +101,10 @@ class InfeasibleError(TtlDeployError):
     """No cut meets the given constraints; the message names the nearest."""
 
     exit_code = 5
+
+
+class OutOfTimeError(InfeasibleError):
+    """The time that was given is over, and nothing has been finished in it."""
 
 
 class TargetUnavailableError(TtlDeployError):

@@ -8,8 +8,9 @@ from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.evidence.choice import choose
 from ttl_deploy.records import codec
-from ttl_deploy.records.scores import Front
+from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.trials import TestOpening, Trial
+from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.findings import Found, Outcome
@@ -46,18 +47,51 @@ def confirm(study: Study, known: Mapping[str, Outcome], cache: PixelCache, *, im
 
 def conclude(study: Study, front: Front) -> Found:
     """Store the front and the choice by the settings' rule; a choice the user made later is kept."""
-    run, settings = study.run, study.settings
+    run = study.run
     codec.save(run.front, front)
     if not run.chosen.exists() or not run.ledger.of_event("chosen"):
-        chosen = choose(
-            front,
-            settings.pick,
-            max_latency_s=settings.max_latency_s,
-            max_params=settings.max_params,
-            max_macs=settings.max_macs,
-        )
-        codec.save(run.chosen, chosen)
+        chosen = _choose(study, front)
         content = {"cut": chosen.cut, "strategy": chosen.strategy, "seed": chosen.seed, "rule": chosen.rule}
         run.ledger.append("chosen", chosen.cut, content)
     write_next_steps(run)
     return Found(front=front, choice=run.read_choice())
+
+
+def stop_early(study: Study) -> Found:
+    """Store the best front so far, from the validation split alone, and a choice from it; the ledger stays open.
+
+    Raises `OutOfTimeError` where nothing has finished.
+    """
+    run = study.run
+    known = findings.outcomes_so_far(run)
+    if not findings.finished(known):
+        study.check_time()
+    front = findings.validation_front(run, known)
+    codec.save(run.front, front)
+    _choose(study, front)
+    write_next_steps(run)
+    study.reporter.note(
+        f"--max-hours is over: {len(front.points)} candidates have finished, the others rest. This is the best so "
+        "far, on validation alone; the test split stays closed until the search has ended. The same command goes on"
+    )
+    return Found(front=front, choice=run.read_choice())
+
+
+def forget_early_choice(run: RunFolder) -> None:
+    """Remove front and choice of a search that was stopped early, for it goes on."""
+    if not run.ledger.of_event("chosen"):
+        run.front.unlink(missing_ok=True)
+        run.chosen.unlink(missing_ok=True)
+
+
+def _choose(study: Study, front: Front) -> Choice:
+    settings = study.settings
+    chosen = choose(
+        front,
+        settings.pick,
+        max_latency_s=settings.max_latency_s,
+        max_params=settings.max_params,
+        max_macs=settings.max_macs,
+    )
+    codec.save(study.run.chosen, chosen)
+    return chosen

@@ -1,11 +1,13 @@
 """What every stage of a study has at hand."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from ttl_deploy.errors import OutOfTimeError
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.executors import Executor
@@ -34,7 +36,10 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """One call of `run_study`; `command` is what was typed."""
+    """One call of `run_study`.
+
+    `command` is what was typed; `deadline_s` when trainings are to stop, on the monotonic clock, None for never.
+    """
 
     settings: SearchSettings
     run: RunFolder
@@ -42,3 +47,12 @@ class Study:
     device: torch.device
     executor: Executor
     reporter: Reporter
+    deadline_s: float | None = None
+
+    def check_time(self) -> None:
+        """Raise `OutOfTimeError` after the deadline."""
+        if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+            raise OutOfTimeError(
+                "--max-hours is over and no training has finished: there is nothing to choose from yet. Type the same "
+                "command again to go on where it was, with more time; `--dry-run` estimates how much it takes"
+            )

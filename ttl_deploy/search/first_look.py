@@ -79,7 +79,9 @@ def _covered(settings: SearchSettings, cuts: tuple[Cut, ...], *, note: Note) -> 
 def find_probe(
     study: Study, trial: Trial, cuts: Sequence[Cut], cache: PixelCache, *, images: Mapping[str, int]
 ) -> Probe | None:
-    """Probe the cuts of a search, or read what was probed before; None where there are not two, it is not wanted, or failed.
+    """Probe the cuts of a search, or read what was probed before.
+
+    Returns None where there are not two, where it is not wanted, and where it failed.
 
     `trial` is any of the deepest cut: it says how images are brought to the network. `cuts`, shallow to deep, are
     those that the weights cover.

@@ -31,7 +31,10 @@ from ttl_deploy.search.waves import next_wave, plan_trials
 def train(
     study: Study, cuts: tuple[Cut, ...], trials: TrialOf, cache: PixelCache, *, images: Mapping[str, int]
 ) -> Mapping[str, Outcome]:
-    """Let the policy propose trials of `cuts` until it has no more, and record every outcome."""
+    """Let the policy propose trials of `cuts` until it has no more, and record every outcome.
+
+    Raises `OutOfTimeError` when the study's time is over.
+    """
     policy = plugins.load("policies", study.settings.policy)()
     known = findings.outcomes(study.run)
     macs = {cut.name: cut.macs for cut in cuts}
@@ -41,6 +44,7 @@ def train(
     allowed = {**allowed, **make_warm(allowed, joint, study.settings)}
     deepest = allowed[cuts[-1].name, study.settings.strategies[0], study.settings.seeds[0]]
     while True:
+        study.check_time()
         rested = findings.rested(study.run, known)
         state = StudyState(
             cuts=cuts,

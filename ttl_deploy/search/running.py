@@ -5,7 +5,7 @@ from functools import partial
 
 from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.records.trials import Trial, TrialFailure
-from ttl_deploy.search.context import Reporter, Study
+from ttl_deploy.search.context import Study
 from ttl_deploy.search.executors.memory import estimate_task
 from ttl_deploy.search.tasks import Kind, Outcome, Task
 from ttl_deploy.training.loop import Progress
@@ -43,7 +43,8 @@ def run_with_retries(
 ) -> Iterator[tuple[int, Outcome | None]]:
     """Yield position and outcome of every task; one whose process was killed goes on from its checkpoint.
 
-    `later` are the tasks that were planned with these but are run after them.
+    `later` are the tasks that were planned with these but are run after them. Raises `OutOfTimeError` when the
+    study's time is over; what runs is stopped then, and goes on from its last epoch another time.
     """
     left = dict(tasks)
     for attempt in range(1, _ATTEMPTS + 1):
@@ -53,7 +54,7 @@ def run_with_retries(
         if attempt > 1:
             study.reporter.plan([*chosen, *later])
         left = {}
-        for done in study.executor.run(chosen, report=partial(_report, study.reporter, chosen)):
+        for done in study.executor.run(chosen, report=partial(_report, study, chosen)):
             task, position = chosen[done.position], positions[done.position]
             if isinstance(done.outcome, TrialFailure) and done.outcome.kind == "crash" and attempt < _ATTEMPTS:
                 study.reporter.note(f"{task.trial.key}: {done.outcome.reason}; trying again from its checkpoint")
@@ -63,5 +64,6 @@ def run_with_retries(
             yield position, done.outcome
 
 
-def _report(reporter: Reporter, tasks: Sequence[Task], number: int, progress: Progress) -> None:
-    reporter.progress(tasks[number], progress)
+def _report(study: Study, tasks: Sequence[Task], number: int, progress: Progress) -> None:
+    study.reporter.progress(tasks[number], progress)
+    study.check_time()

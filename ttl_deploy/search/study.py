@@ -1,20 +1,25 @@
 """One search from data to choice: every stage leaves its result on the disk, so the same call resumes."""
 
+import time
 from contextlib import closing
+from dataclasses import replace
 
 from ttl_deploy import plugins
 from ttl_deploy.data.cache import open_cache
+from ttl_deploy.errors import OutOfTimeError
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import environment, findings
 from ttl_deploy.search.candidates import check_phases, find_cuts, make_trials
-from ttl_deploy.search.conclusion import conclude, confirm
+from ttl_deploy.search.conclusion import conclude, confirm, forget_early_choice, stop_early
 from ttl_deploy.search.context import Reporter, Study
 from ttl_deploy.search.executors.memory import find_places
 from ttl_deploy.search.findings import Found
 from ttl_deploy.search.preparation import count_images, find_costs, read_data
 from ttl_deploy.search.rounds import train
 from ttl_deploy.training.devices import pick_device
+
+_HOUR_S = 3600.0
 
 
 def run_study(
@@ -24,12 +29,15 @@ def run_study(
     command: str,
     device: str = "auto",
     workers: int | None = None,
+    max_hours: float | None = None,
     reporter: Reporter,
 ) -> Found:
     """Search, or go on with the search that lies in `run`; returns the front with test scores, and the choice.
 
     `workers` are trainings side by side, as far as their memory allows: by default one per core, on a GPU
-    at most `MOST_ON_GPU`. Raises `TtlDeployError` for what the user must mend; everything done before is kept.
+    at most `MOST_ON_GPU`. After `max_hours` it stops with the best front so far, and the test split closed.
+
+    Raises `TtlDeployError` for what the user must mend; everything done before is kept.
     """
     place = pick_device(device)
     study = Study(
@@ -39,12 +47,14 @@ def run_study(
         device=place,
         executor=plugins.load("executors", "local")(find_places([place], workers)),
         reporter=reporter,
+        deadline_s=None if max_hours is None else time.monotonic() + _HOUR_S * max_hours,
     )
     _check_names(settings)
     with run.owned(), closing(study.executor):
         resumed = not run.claim(settings, command)
         feeding = environment.check_environment(run, settings, study.device)
         if resumed:
+            forget_early_choice(run)
             reporter.note(f"resuming {run.path}: {len(findings.outcomes(run))} trials are done")
         manifest = read_data(study)
         classes, images = len(manifest.classes), count_images(manifest)
@@ -54,8 +64,11 @@ def run_study(
         specs = [trials[cut.name, settings.strategies[0], settings.seeds[0]].model for cut in cuts]
         wanted = find_costs(study, manifest, cuts, specs)
         cache = open_cache(manifest, settings.decode, progress=reporter.step)
-        known = train(study, wanted, trials, cache, images=images)
-        return conclude(study, confirm(study, known, cache, images=images))
+        try:
+            known = train(study, wanted, trials, cache, images=images)
+        except OutOfTimeError:
+            return stop_early(study)
+        return conclude(study, confirm(replace(study, deadline_s=None), known, cache, images=images))
 
 
 def _check_names(settings: SearchSettings) -> None:
