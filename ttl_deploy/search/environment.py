@@ -19,6 +19,7 @@ from ttl_deploy.models.weights.source import find_weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.models import FULL, Cut
 from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.runs.folder import RunFolder, differences, refuse_differences
 from ttl_deploy.runtime.machine import usable_cores
 
@@ -55,7 +56,18 @@ def check_environment(run: RunFolder, settings: SearchSettings, device: torch.de
 def check_weights(
     run: RunFolder, settings: SearchSettings, cuts: Sequence[Cut], *, note: Callable[[str], None]
 ) -> None:
-    """Refuse weights that do not cover a wanted cut, and store what the weights are.
+    """Refuse weights that do not cover a wanted cut, and store what the weights are."""
+    used = find_weights_used(settings, cuts)
+    codec.save(run.weights, used)
+    for change in used.changes:
+        note(f"weights: {change}; images become {used.input_in_words}")
+    for one in used.cuts:
+        if not one.covered:
+            note(f"there will be no reference to compare with: {one.reason}")
+
+
+def find_weights_used(settings: SearchSettings, cuts: Sequence[Cut]) -> WeightsUsed:
+    """Return what the weights are and which cuts they cover; raises `WeightsError` where they do not cover one.
 
     Only the reference may stay uncovered, and then fails.
     """
@@ -69,8 +81,4 @@ def check_weights(
     uncovered = [one for one in used.cuts if not one.covered]
     if uncovered and (len(uncovered) == len(used.cuts) or any(one.cut != FULL for one in uncovered)):
         raise WeightsError(uncovered[0].reason)
-    codec.save(run.weights, used)
-    for change in used.changes:
-        note(f"weights: {change}; images become {used.input_in_words}")
-    for one in uncovered:
-        note(f"there will be no reference to compare with: {one.reason}")
+    return used

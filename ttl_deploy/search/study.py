@@ -49,7 +49,7 @@ def run_study(
         reporter=reporter,
         deadline_s=None if max_hours is None else time.monotonic() + _HOUR_S * max_hours,
     )
-    _check_names(settings)
+    check_names(settings)
     with run.owned(), closing(study.executor):
         resumed = not run.claim(settings, command)
         feeding = environment.check_environment(run, settings, study.device)
@@ -71,7 +71,7 @@ def run_study(
         return conclude(study, confirm(replace(study, deadline_s=None), known, cache, images=images))
 
 
-def _check_names(settings: SearchSettings) -> None:
+def check_names(settings: SearchSettings) -> None:
     """Refuse names that are not known, before the folder is touched; the number of classes does not count here."""
     find_cuts(settings, classes=2)
     plugins.load("policies", settings.policy)
