@@ -2,11 +2,13 @@
 
 Run:  python benchmarks/search_cost.py --cxr DIR --mobilenet FILE [--write]
       DIR is a folder with `labels.csv` of a chest X-ray set with a column `subtype`; FILE a state dict of
-      torchvision's mobilenet_v2. The second task is built in: the texture phantom.
-A trial is a function of its record and the data, so a policy takes what the exhaustive search has trained
-already from there; its cost counts all the same. Costs are MACs of all training steps and validations, in
-trainings of the full network; seconds are those of the trainings, one core each. `--write` puts the tables into
-docs/search-measured.md. Interrupted, the same command goes on.
+      torchvision's mobilenet_v2. The second task is built in: the pair phantom, on which no cut that sees less than
+      the distance of a pair can be better than chance.
+A trial is a function of its record and the data, so a policy takes what was trained already by the exhaustive
+search, or by the guided one, from there; its cost counts all the same. `halving` trains everything itself, for what it
+sees of a trial that has ended is not what it would see at a rung. Costs are MACs of the probe, all training steps and
+validations, in trainings of the full network; seconds are those of the trainings, one core each. `--write` puts the
+tables into docs/search-measured.md. Interrupted, the same command goes on.
 """
 
 import argparse
@@ -17,26 +19,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from results import store
 from scoring import read_test, score_test, test_all
 
+from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.evidence import intervals
 from ttl_deploy.files import publish_text
-from ttl_deploy.models.cuts import list_cuts
+from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import JOINT, Candidate
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.models import FULL
-from ttl_deploy.records.trials import SearchSettings, TrainSettings, TrialResult
+from ttl_deploy.records.probe import Probe
+from ttl_deploy.records.stages import Stage
+from ttl_deploy.records.trials import Profile, SearchSettings, TrainSettings, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search import findings
-from ttl_deploy.search.first_look import probe_data
+from ttl_deploy.search.costs import cut_macs
+from ttl_deploy.search.preparation import count_images
 from ttl_deploy.search.study import run_study
-from ttl_deploy_cli.progress import show_stages, show_study
+from ttl_deploy_cli.progress import show_study
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "search-measured.md"
-POLICIES = ("exhaustive", "hierarchical", "guided")
+UNCONFIRMED = "guided, joint network only"
+POLICIES: dict[str, tuple[str, tuple[Stage, ...]]] = {
+    "exhaustive": ("exhaustive", ()),
+    "hierarchical": ("hierarchical", ()),
+    "halving": ("halving", ()),
+    "guided": ("guided", ()),
+    UNCONFIRMED: ("guided", ("confirm",)),
+}
+"""By name: the policy and the stages that it leaves out."""
+TAKES_FROM = {"hierarchical": "exhaustive", "guided": "exhaustive", UNCONFIRMED: "guided"}
+"""The search whose trainings a search takes over."""
 CUTS = tuple(f"features.{number}" for number in (2, 3, 4, 6, 7, 9, 11, 13, 14, 16))
 Row = dict[str, object]
 
@@ -64,53 +79,76 @@ def list_tasks(given: argparse.Namespace) -> Iterator[Task]:
         profile_seconds=0.1,
     )
     yield Task(title="chest X-rays, three classes", settings=common)
-    phantom = f"phantom:texture?patients={given.images}&size={given.image_size}&seed=1"
-    yield Task(title="texture phantom", settings=replace(common, data=phantom, label_col="label", limit_train=None))
+    phantom = f"phantom:pair?patients={given.images}&size={given.image_size}&seed=1"
+    yield Task(title="pair phantom", settings=replace(common, data=phantom, label_col="label", limit_train=None))
 
 
-def search(task: Task, policy: str, parent: Path, command: str) -> RunFolder:
-    """Run one policy to its end; trials of the exhaustive run are taken over as they are."""
-    run = RunFolder(parent / task.title.replace(" ", "-").replace(",", "") / policy)
-    settings = replace(task.settings, policy=policy)
-    if policy != "exhaustive" and not run.front.exists():
+def search(task: Task, name: str, parent: Path, command: str) -> RunFolder:
+    """Run one policy to its end; what was trained already is taken over as it is."""
+    folder = parent / _slug(task.title)
+    run = RunFolder(folder / _slug(name))
+    policy, skip = POLICIES[name]
+    settings = replace(task.settings, policy=policy, skip=skip)
+    if name in TAKES_FROM and not run.front.exists():
         with run.owned():
             run.claim(settings, command)
-        for folder in (run.path.parent / "exhaustive" / "trials").iterdir():
-            shutil.copytree(folder, run.path / "trials" / folder.name, dirs_exist_ok=True)
+        for trained in (folder / _slug(TAKES_FROM[name]) / "trials").iterdir():
+            shutil.copytree(trained, run.path / "trials" / trained.name, dirs_exist_ok=True)
     with show_study(run, command, enabled=True) as reporter:
         run_study(settings, run, command=command, reporter=reporter)
     test_all(run, command)
     return run
 
 
-def price(run: RunFolder, outcome: TrialResult, settings: SearchSettings) -> float:
-    """Return the MACs of a trial as a share of those of the full network in all its epochs."""
-    cuts = {cut.name: cut for cut in list_cuts(settings.backbone, image_size=settings.decode.image_size, classes=2)}
-    share = cuts[outcome.cut].macs / cuts[FULL].macs
-    return share * outcome.epochs_run / settings.train.epochs
+def _slug(title: str) -> str:
+    return title.replace(" ", "-").replace(",", "")
 
 
-def trained_in(run: RunFolder) -> list[TrialResult]:
-    """Return what a run itself has trained: trials and joint trainings, without the exits of these."""
-    known = findings.outcomes(run).values()
-    return [one for one in known if isinstance(one, TrialResult) and one.strategy != JOINT]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a run has spent, in trainings of the full network and core seconds; `finding` before single cuts."""
+
+    trainings: int
+    everything: float
+    finding: float
+    seconds: float
+
+
+def add_up(run: RunFolder, settings: SearchSettings) -> Cost:
+    """Add up the trainings in a run's ledger, to their ends or not, and its probe."""
+    macs = {cut.cut: cut.macs for cut in codec.load(Profile, run.profile).cuts}
+    known = findings.outcomes(run)
+    rests = {pause.key: pause for pause in findings.pauses(run) if pause.key not in known}
+    ended = [one for one in known.values() if isinstance(one, TrialResult) and one.strategy != JOINT]
+    spent = [(one.cut, one.epochs_run, one.seconds) for one in ended]
+    spent += [(one.cut, one.epoch, one.seconds) for one in rests.values()]
+    unit = macs[FULL] * settings.train.epochs
+    alone = sum(macs[one.cut] * one.epochs_run for one in ended if not one.is_joint) / unit
+    probe = codec.load(Probe, run.probe) if run.probe.exists() else None
+    epoch = cut_macs(macs[FULL], count_images(load_manifest(run.data)))
+    probing = 0.0 if probe is None else probe.macs / (epoch * settings.train.epochs)
+    everything = probing + sum(macs[cut] * epochs for cut, epochs, _ in spent) / unit
+    guided = settings.policy == "guided"
+    return Cost(
+        trainings=len(spent),
+        everything=everything,
+        finding=everything - alone if guided else everything,
+        seconds=sum(seconds for _, _, seconds in spent) + (probe.seconds if probe else 0.0),
+    )
 
 
 def describe(task: Task, policy: str, run: RunFolder, exhaustive: RunFolder) -> Row:
     """Return a policy's costs, its choice, and the choice's test score beside the exhaustive search's."""
-    trained = trained_in(run)
-    costs = {one.key: price(run, one, task.settings) for one in trained}
-    whole = sum(price(exhaustive, one, task.settings) for one in trained_in(exhaustive))
-    finding = costs if policy != "guided" else {one.key: costs[one.key] for one in trained if one.is_joint}
+    cost, whole = add_up(run, run.settings()), add_up(exhaustive, task.settings).everything
     score, seeds = score_test(run, chosen_trials(run))
     return {
         "task": task.title,
         "policy": policy,
-        "trainings": len(trained),
-        "full_trainings": round(sum(costs.values()), 2),
-        "finding_share": round(sum(finding.values()) / whole, 3),
-        "total_share": round(sum(costs.values()) / whole, 3),
-        "train_seconds": round(sum(one.seconds for one in trained)),
+        "trainings": cost.trainings,
+        "full_trainings": round(cost.everything, 2),
+        "finding_share": round(cost.finding / whole, 3),
+        "total_share": round(cost.everything / whole, 3),
+        "train_seconds": round(cost.seconds),
         "chosen": findings.read(run).choice.cut,
         "strategy": findings.read(run).choice.strategy,
         "test_auroc": round(score.value, 4),
@@ -144,12 +182,11 @@ def correlate(task: Task, guided: RunFolder, exhaustive: RunFolder) -> Row:
     """Return how well probe and joint training rank the cuts by what they reach when trained by themselves."""
     alone = mean_scores(exhaustive, "full")
     joint = mean_scores(guided, JOINT)
-    with show_stages(enabled=True) as step:
-        probed = probe_data(task.settings, device=torch.device("cpu"), note=print, progress=step)
-    probe = {score.cut: score.validation.value or 0.0 for score in probed.probe.cuts}
+    probed = codec.load(Probe, guided.probe)
+    probe = {score.cut: score.validation.value or 0.0 for score in probed.cuts}
     return {
         "task": task.title,
-        "probe_seconds": round(probed.probe.seconds, 1),
+        "probe_seconds": round(probed.seconds, 1),
         "probe_rank_correlation": round(rank_correlation(probe, alone), 2),
         "joint_rank_correlation": round(rank_correlation(joint, alone), 2),
         "curve": {cut: [round(one[cut], 3) for one in (alone, joint, probe)] for cut in alone},
@@ -217,9 +254,12 @@ in {minutes:.0f} minutes on {cores} cores; figures and machine are in `benchmark
 
 MobileNetV2 with ImageNet weights, {cuts} cuts, {given.seeds} seeds, {given.image_size} px, at most {given.images}
 training images (phantom: patients in all), at most {given.epochs} epochs. "Finding the depth" is what comes before the
-trainings of single cuts, as a share of the exhaustive search's cost; for `guided` one joint training. "Behind the
-exhaustive choice" is the test AUROC of that choice less that of the policy's, paired by patient: above 0 the policy
-chose worse. Seconds are those of a machine that had other things to do as well; the shares are of MACs.
+trainings of single cuts, as a share of the exhaustive search's cost: for `guided` the probe and one joint training.
+"Behind the exhaustive choice" is the test AUROC of that choice less that of the policy's, paired by patient: above 0
+the policy chose worse. Seconds are those of a machine that had other things to do as well; the shares are of MACs.
+
+`{UNCONFIRMED}` (`--skip confirm`) trains nothing but the joint network, so the full network that it
+compares with is that network's deepest exit, not one trained by itself.
 
 {text}"""
     publish_text(DOCUMENT, document.rstrip() + "\n")
