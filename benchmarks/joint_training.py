@@ -170,9 +170,10 @@ Written by `{command}` in {minutes:.0f} minutes, RUNS being what `benchmarks/sea
 the chest X-rays (three classes, 600 training images of 96 px, MobileNetV2 with ImageNet weights, five epochs); figures
 and machine are in `benchmarks/results/joint_training.json`.
 
-Validation AUROC, the mean of two seeds; Spearman's rank correlation with the cuts trained alone (means of two seeds), for
-each seed of the joint training; the finalist is the smallest exit that the validation split cannot tell from the best.
-With eleven cuts, of which the deeper half lie within .01 of each other, correlations above .9 do not differ for certain.
+Validation AUROC, the mean of two seeds; Spearman's rank correlation with the cuts trained alone (means of two seeds),
+for each seed of the joint training; the finalist is the smallest exit that the validation split cannot tell from the
+best. With eleven cuts, of which the deeper half lie within .01 of each other, correlations above .9 do not differ for
+certain.
 
 {text}
 """,
