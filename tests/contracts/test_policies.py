@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ttl_deploy import plugins
 from ttl_deploy.models.cuts import list_cuts
-from ttl_deploy.records.candidates import JOINT
+from ttl_deploy.records.candidates import JOINT, WARM
 from ttl_deploy.records.models import FULL, ModelSpec
-from ttl_deploy.records.scores import Front, FrontPoint, PairedDifference
+from ttl_deploy.records.probe import Probe, ProbeScore
+from ttl_deploy.records.scores import Front, FrontPoint, PairedDifference, Score
 from ttl_deploy.records.trials import TrainSettings, Trial, TrialFailure, TrialResult
 from ttl_deploy.search.findings import Outcome, expand
 from ttl_deploy.search.policies import Proposal, StudyState
@@ -106,8 +108,10 @@ def _point(scores: Mapping[tuple[str, str], float], best: tuple[str, str], candi
     )
 
 
-def state_of(outcomes: Mapping[str, Outcome], rested: Mapping[str, int], score: Mapping[str, float]) -> StudyState:
-    return StudyState(
+def state_of(
+    outcomes: Mapping[str, Outcome], rested: Mapping[str, int], score: Mapping[str, float], **changes: Any
+) -> StudyState:
+    state = StudyState(
         cuts=CUTS,
         strategies=STRATEGIES,
         seeds=SEEDS,
@@ -119,6 +123,7 @@ def state_of(outcomes: Mapping[str, Outcome], rested: Mapping[str, int], score: 
         find_front=lambda: front_of(outcomes, joint=False),
         find_front_at=lambda epoch, seed: front_at(rested, score, epoch, seed),
     )
+    return replace(state, **changes)
 
 
 def name_of(proposal: Proposal) -> str:
@@ -158,13 +163,14 @@ def follow(
     failing: float = 0.0,
     known: Mapping[str, Outcome] | None = None,
     resting: Mapping[str, int] | None = None,
+    **changes: Any,
 ) -> list[str]:
     """Let a policy propose until it ends; returns what, in its order. A share of the trials fails."""
     outcomes: dict[str, Outcome] = dict(known or {})
     rested: dict[str, int] = dict(resting or {})
     order: list[str] = []
     for _ in range(MOST_ROUNDS):
-        proposed = plugins.load("policies", policy)().propose(state_of(outcomes, rested, score))
+        proposed = plugins.load("policies", policy)().propose(state_of(outcomes, rested, score, **changes))
         if not proposed:
             return order
         for proposal in proposed:
@@ -225,6 +231,64 @@ def test_guided_goes_deeper_where_the_finalist_alone_is_worse_after_all() -> Non
     order = follow("guided", alone, known=outcomes)
     trained = list(dict.fromkeys(key.partition("__")[0] for key in order))
     assert trained == [FULL, CUTS[0].name, CUTS[1].name]
+
+
+def probe_of(values: Mapping[str, float]) -> Probe:
+    """Stand in for a probe: scores are known to .02 either way."""
+    scores = {
+        cut: Score(
+            metric="auroc",
+            value=value,
+            low=value - 0.02,
+            high=value + 0.02,
+            level=0.95,
+            method="made up",
+            images=9,
+            patients=9,
+            per_class=(value,),
+            defined=1,
+            split="val",
+        )
+        for cut, value in values.items()
+    }
+    found = tuple(
+        ProbeScore(cut=cut, features=1, cv_auroc=None, validation=score, penalty=1.0) for cut, score in scores.items()
+    )
+    return Probe(cuts=found, train_images=9, val_images=9, macs=1, seconds=0.1)
+
+
+def test_guided_ranks_by_the_probe_where_the_joint_training_failed() -> None:
+    known = expand(fail(JOINT_TRIAL))
+    flat_from = CUTS[len(CUTS) // 2]
+    probe = probe_of({cut.name: 0.9 if cut.depth >= flat_from.depth else 0.7 for cut in CUTS})
+    order = follow("guided", dict.fromkeys((cut.name for cut in CUTS), 0.9), known=known, find_probe=lambda: probe)
+    assert {key.partition("__")[0] for key in order} == {FULL, flat_from.name}
+
+
+def test_guided_begins_finalists_with_their_exits_where_that_is_wanted() -> None:
+    warm = {
+        (cut.name, WARM, seed): replace(TRIALS[cut.name, "full", seed], strategy=WARM, start=JOINT_TRIAL.key)
+        for cut in CUTS[:-1]
+        for seed in SEEDS
+    }
+    BY_KEY.update({trial.key: trial for trial in warm.values()})
+    score = dict.fromkeys((cut.name for cut in CUTS), 0.9)
+    order = follow("guided", score, trial_of={**TRIALS, **warm}, strategies=("full",))
+    assert order == [
+        JOINT_TRIAL.key,
+        *(TRIALS[FULL, "full", seed].key for seed in SEEDS),
+        *(warm[CUTS[0].name, WARM, seed].key for seed in SEEDS),
+    ]
+
+
+def test_guided_trains_nothing_but_the_joint_network_where_nothing_is_to_be_confirmed() -> None:
+    assert follow("guided", rising(), confirms=False) == [JOINT_TRIAL.key]
+
+
+def test_guided_trains_everything_where_guiding_could_not_save_anything() -> None:
+    two = (CUTS[len(CUTS) // 2], CUTS[-1])
+    order = follow("guided", rising(), cuts=two, seeds=(0,), strategies=("full",))
+    assert order == [TRIALS[cut.name, "full", 0].key for cut in reversed(two)]
 
 
 def test_guided_trains_everything_where_no_joint_training_can_be() -> None:
