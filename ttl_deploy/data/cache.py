@@ -84,13 +84,18 @@ def open_cache(
     """
     hashes = [sample.sha256 for sample in manifest.samples]
     folder = cache_folder("pixels") / _key(hashes, settings)
-    if (cache := _load_if_whole(folder)) is not None:
+    if (cache := find_cache(manifest, settings)) is not None:
         return cache
     with cache_errors(folder), FileLock(folder.with_suffix(".lock")):
         if (cache := _load_if_whole(folder)) is not None:
             return cache
         _build(folder, manifest, settings, workers=workers or os.cpu_count() or 1, progress=progress)
     return PixelCache.load(folder)
+
+
+def find_cache(manifest: Manifest, settings: DecodeSettings) -> PixelCache | None:
+    """Open the cache of a manifest's images; None where they are not decoded yet."""
+    return _load_if_whole(cache_folder("pixels") / _key([sample.sha256 for sample in manifest.samples], settings))
 
 
 def _key(hashes: Sequence[str], settings: DecodeSettings) -> str:

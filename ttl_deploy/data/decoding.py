@@ -17,7 +17,7 @@ from ttl_deploy.plugins import Progress
 from ttl_deploy.records.data import DecodeSettings
 
 _CHUNK = 32
-_WORTH_PROCESSES = 128  # starting a process costs about as much as decoding so many small images
+WORTH_PROCESSES = 128  # starting a process costs about as much as decoding so many small images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def decode_all(
     chunks = [jobs[start : start + _CHUNK] for start in range(0, len(jobs), _CHUNK)]
     failures: dict[int, str] = {}
     done = 0
-    run = _in_processes if workers > 1 and len(jobs) >= _WORTH_PROCESSES else _here
+    run = _in_processes if workers > 1 and len(jobs) >= WORTH_PROCESSES else _here
     for decoded, failed in run(chunks, destination, workers):
         failures |= failed
         done += decoded
