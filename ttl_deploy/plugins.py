@@ -57,7 +57,10 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "halving": "ttl_deploy.search.policies.halving:Halving",
             "guided": "ttl_deploy.search.policies.guided:Guided",
         },
-        "executors": {"local": "ttl_deploy.search.executors.local:LocalExecutor"},
+        "executors": {
+            "local": "ttl_deploy.search.executors.local:LocalExecutor",
+            "ray": "ttl_deploy.search.executors.ray_executor:RayExecutor",
+        },
         "formats": {"onnx": "ttl_deploy.export.onnx_format:OnnxFormat"},
         "targets": {"onnxruntime-cpu": "ttl_deploy.runtime.targets.onnxruntime_cpu:OnnxRuntimeCpu"},
     }

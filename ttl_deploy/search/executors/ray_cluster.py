@@ -1,0 +1,118 @@
+"""The connection with a Ray cluster, and what its nodes have."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# Ray reads these when it is imported: nothing about its use is sent away, and what it has to say of its
+# processes, which it prints to standard output, is dropped; the executor tells what matters in its own words.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".?")
+
+import ray
+from ray.exceptions import RayError
+
+from ttl_deploy.errors import TargetUnavailableError, UsageError
+from ttl_deploy.runtime.machine import usable_cores
+
+Resources = Mapping[str, float]
+"""Amounts by Ray's names: CPU, GPU, memory (bytes)."""
+_STORE_BYTES = 100 * 2**20
+"""Memory of a local cluster's object store, Ray's smallest but for a little: only descriptions go through it."""
+_ANSWER_S = 5.0
+_HOW = "start a cluster with `ray start --head` and give its address, or --address local (docs/cluster.md)"
+_KINDS = "--address takes auto, local, or HOST:PORT of a cluster's head"
+
+
+def connect(address: str | None, *, workers: int | None) -> bool:
+    """Connect this process with a cluster; returns whether `disconnect` is ours to call.
+
+    None and `local` start a cluster of this machine with `workers` CPUs, by default all; `auto` finds the one
+    that this machine is a node of. A connection that the process already has is used as it is. Raises
+    `UsageError` for an address that is none, and `TargetUnavailableError` where nothing answers.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address not in (None, "auto", "local"):
+        _check_answers(address)
+    if ray.is_initialized():
+        return False
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if address in (None, "local"):
+        _initialise("local", num_cpus=workers or usable_cores(), object_store_memory=_STORE_BYTES)
+    else:
+        _initialise(address)
+    return True
+
+
+def disconnect() -> None:
+    """End the connection; a cluster that `connect` has started ends with it."""
+    ray.shutdown()
+
+
+def find_nodes() -> tuple[Resources, ...]:
+    """Return what each node that is alive has."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call] # Ray has left it without types
+    return tuple(node["Resources"] for node in nodes if node["Alive"])
+
+
+def has(node: Resources, request: Resources) -> bool:
+    """Tell whether a node has what is asked for, were it idle."""
+    return all(node.get(name, 0) >= amount for name, amount in request.items())
+
+
+def fit_request(wanted: Resources, nodes: Sequence[Resources]) -> Resources:
+    """Return a request that some node can meet: `wanted`, or as much of it as the largest node has.
+
+    Ray would wait for ever for what no node has. CPUs and memory can be had in part, a GPU cannot: raises
+    `TargetUnavailableError` where no node has one.
+    """
+    able = [node for node in nodes if node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= wanted.get("GPU", 0)]
+    if not able:
+        what = "a GPU and a CPU" if wanted.get("GPU", 0) else "a CPU"
+        raise TargetUnavailableError(f"no node of the Ray cluster has {what} ({len(nodes)} alive): add one that has")
+    if any(has(node, wanted) for node in able):
+        return wanted
+    largest = max(able, key=lambda node: (node.get("memory", 0), node["CPU"]))
+    return {name: min(amount, largest.get(name, 0)) for name, amount in wanted.items()}
+
+
+def _initialise(address: str, **options: Any) -> None:
+    try:
+        with _own_signals():
+            ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False, **options)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        ray.shutdown()
+        reason = str(error).strip().partition("\n")[0]
+        raise TargetUnavailableError(f"no connection with the Ray cluster {address!r} ({reason}): {_HOW}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nothing listens, which Ray would try for a minute."""
+    if "://" in address:
+        raise UsageError(f"--address {address!r} is not possible: {_KINDS}; run the search on a node of the cluster")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UsageError(f"--address {address!r} is no address: {_KINDS}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise TargetUnavailableError(f"nothing answers at --address {address!r} ({error}): {_HOW}") from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray puts a handler of its own in its place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
