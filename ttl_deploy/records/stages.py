@@ -38,15 +38,16 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCosts:
-    """All stages that a search has had so far.
+    """All stages that a search has had so far; `finished` tells whether there will be more.
 
     `full_macs` is what one training of the full network costs in all its epochs, `exhaustive_macs` what it would
-    cost to train every cut by every strategy on every seed.
+    cost to train every cut within the limits by every strategy on every seed, in all epochs too.
     """
 
     stages: tuple[StageCost, ...]
     full_macs: float
     exhaustive_macs: float
+    finished: bool
 
     @property
     def macs(self) -> float:
