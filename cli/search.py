@@ -135,6 +135,9 @@ def run(
         float | None,
         typer.Option(min=0.0, help="Stop training after so long with the best front so far; the same command goes on."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the plan: its trainings, MACs, time and disk.")
+    ] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
 ) -> None:
@@ -143,7 +146,7 @@ def run(
     Only --backbone and --data are required. The same command resumes an interrupted run.
     """
     flags = dict(locals())
-    for name in ("out", "config", "device", "workers", "max_hours", "progress", "as_json"):
+    for name in ("out", "config", "device", "workers", "max_hours", "dry_run", "progress", "as_json"):
         flags.pop(name)
     flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
     flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
@@ -155,12 +158,16 @@ def run(
     from ttl_deploy.records import codec
     from ttl_deploy.runs.folder import RunFolder
 
+    from .forecast import forecast_search
     from .progress import show_study
     from .tables import print_front
 
     study = plugins.import_part("ttl_deploy.search.study", need="`ttl-deploy search`")
     if out is None:
         out = default_folder(settings, hashlib.sha256(codec.to_json(settings).encode()).hexdigest()[:6])
+    if dry_run:
+        forecast_search(settings, out, device=device, workers=workers, progress=progress, as_json=as_json)
+        return
     folder = RunFolder(out)
     command = shlex.join(["ttl-deploy", *sys.argv[1:]])
     with show_study(folder, command, enabled=progress) as reporter:
