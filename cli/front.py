@@ -1,5 +1,6 @@
 """`ttl-deploy front`: what was found, and the choice from it."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +25,16 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
 ) -> None:
     """Print a run's front; with --pick or a limit, choose anew (on validation scores) and store the choice."""
+    import msgspec
+
     from ttl_deploy.errors import UnknownNameError
     from ttl_deploy.records import codec
     from ttl_deploy.records.scores import PICK_RULES
     from ttl_deploy.search import findings
+    from ttl_deploy.search.stages import describe_stages
 
     from .runs import run_folder
-    from .tables import print_front
+    from .tables import describe_cost, print_front
 
     folder = run_folder(run)
     if pick is not None and pick not in PICK_RULES:
@@ -46,8 +50,10 @@ def run(
     else:
         found = findings.read(folder)
     if as_json:
-        print(codec.to_json(found))
+        content = {**codec.to_builtins(found), "stages": msgspec.to_builtins(describe_stages(folder))}
+        print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
         return
     print_front(found.front, found.choice)
     if found.choice:
         print(f"\n{found.choice.sentence}")
+    print(f"\n{describe_cost(folder)}")

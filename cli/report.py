@@ -12,7 +12,7 @@ NAME = "report"
 
 
 def run(run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None) -> None:
-    """Write results.csv, front.csv and report.html (one offline page) of a run, as far as it got."""
+    """Write results.csv, front.csv, stages.csv and report.html (one offline page) of a run, as far as it got."""
     from .runs import run_folder
 
     for path in write_report(run_folder(run)):
@@ -23,13 +23,16 @@ def write_report(folder: "RunFolder") -> tuple[Path, ...]:
     """Write a run's tables and page; returns their paths."""
     from ttl_deploy.report.collect import collect
     from ttl_deploy.report.page import write_page
-    from ttl_deploy.report.tables import write_front_csv, write_results_csv
+    from ttl_deploy.report.tables import write_front_csv, write_results_csv, write_stages_csv
 
     story = collect(folder)
-    results, front = folder.path / "results.csv", folder.path / "front.csv"
-    write_results_csv(results, story)
+    written = [folder.path / "results.csv"]
+    write_results_csv(written[0], story)
+    if story.front is not None:
+        written.append(folder.path / "front.csv")
+        write_front_csv(written[-1], story.front)
+    if story.stages is not None:
+        written.append(folder.path / "stages.csv")
+        write_stages_csv(written[-1], story.stages)
     write_page(folder.report, story)
-    if story.front is None:
-        return results, folder.report
-    write_front_csv(front, story.front)
-    return results, front, folder.report
+    return (*written, folder.report)

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, Percentile, VerifyReport
     from ttl_deploy.records.models import Cut
     from ttl_deploy.records.scores import Choice, Front
+    from ttl_deploy.runs.folder import RunFolder
+
+_PIPE_WIDTH = 400
+"""A file or a pipe has no width, and gets all columns."""
+_GAP = 3
+"""Characters between two columns of a table."""
 
 
 def print_table(
@@ -15,31 +23,47 @@ def print_table(
 ) -> None:
     """Print a table, by default with all columns but the first right aligned; a pipe gets it in full width."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=400)
     table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column, right in zip(columns, numeric or (False, *[True] * (len(columns) - 1)), strict=True):
         table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table)
+    _console().print(table)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
 def print_front(front: "Front", choice: "Choice | None") -> None:
-    """Print the trained candidates with costs and scores; an arrow marks the choice."""
-    from ttl_deploy.report.listing import front_rows
+    """Print the trained candidates with costs and scores, as far as the terminal is wide; an arrow marks the choice."""
+    from ttl_deploy.report.listing import explain_strategies, fit_columns, front_rows
 
-    listing = front_rows(front, choice)
+    listing, hidden = fit_columns(front_rows(front, choice), width=_console().width, gap=_GAP)
     counted = f"{len(front.points)} cuts"
     if len(front.strategies) > 1:
         counted = f"{len(front.points)} candidates ({len(front.cuts)} cuts, {len(front.strategies)} strategies)"
     title = f"front of {counted}; latency of the exported model on {front.target}, one image, one thread"
     print_table(listing.columns, listing.rows, title=title, numeric=listing.numeric)
+    if hidden:
+        print(f"left out, as the terminal is narrow: {', '.join(hidden)}; a file or a pipe gets them")
+    for explanation in explain_strategies(front):
+        print(explanation)
+
+
+def describe_cost(run: "RunFolder") -> str:
+    """Return the sentence on what a run's search has cost; without its profile nothing is known."""
+    from ttl_deploy.report.costs import tell_cost
+    from ttl_deploy.search.stages import describe_stages
+
+    costs = describe_stages(run, tell=False)
+    return "" if costs is None else tell_cost(costs, run.settings())
 
 
 def print_cuts(cuts: "Sequence[Cut]", *, backbone: str, image_size: int, classes: int) -> None:

@@ -9,12 +9,14 @@ from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import DataError, NoRunError
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
+from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Front
 from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
 from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.report.story import ExportStory, RunStory
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
+from ttl_deploy.search.stages import describe_stages
 
 
 def collect(run: RunFolder) -> RunStory:
@@ -39,6 +41,8 @@ def collect(run: RunFolder) -> RunStory:
             codec.from_builtins(TestOpening, dict(entry.content)) for entry in run.ledger.of_event("test_opened")
         ),
         weights=codec.load(WeightsUsed, run.weights) if run.weights.exists() else None,
+        probe=codec.load(Probe, run.probe) if run.probe.exists() else None,
+        stages=describe_stages(run),
         versions=_versions(run),
         command=run.command.read_text(encoding="utf-8").strip(),
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ttl_deploy.records.candidates import JOINT, WARM
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Score
 from ttl_deploy.report.numbers import (
     format_difference,
@@ -11,7 +12,14 @@ from ttl_deploy.report.numbers import (
     format_share,
 )
 
+STRATEGY_WORDS = {
+    JOINT: "an exit of one network that was trained with a head at every cut",
+    WARM: "trained by itself, beginning with the weights of that exit, for fewer epochs",
+}
+"""What the names mean of strategies that a guided search takes by itself."""
 AXIS_WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": "latency"}
+_DISPENSABLE = ("params", "of full", "to the best", "on front by", "test AUROC", "latency", "MACs")
+"""Columns that a narrow terminal can do without, the first first."""
 METRIC_WORDS: dict[Metric, str] = {"auroc": "AUROC", "auprc": "AUPRC", "accuracy": "accuracy"}
 
 
@@ -52,6 +60,35 @@ def front_rows(front: Front, choice: Choice | None = None) -> Listing:
         numeric=tuple(title not in ("", "cut", "strategy", "on front by") for title in filled),
         rows=tuple(zip(*filled.values(), strict=True)),
     )
+
+
+def fit_columns(listing: Listing, *, width: int, gap: int) -> tuple[Listing, tuple[str, ...]]:
+    """Leave out columns, what is least needed first, until rows fit into `width` characters; returns their titles too.
+
+    `gap` is what stands between two columns. Those that `_DISPENSABLE` does not name always stay.
+    """
+    widths = {
+        title: max(len(cell) for cell in (title, *cells))
+        for title, cells in zip(listing.columns, zip(*listing.rows, strict=True), strict=True)
+    }
+    hidden: list[str] = []
+    for title in _DISPENSABLE:
+        if sum(widths.values()) + gap * len(widths) <= width:
+            break
+        if widths.pop(title, None) is not None:
+            hidden.append(title)
+    kept = [number for number, title in enumerate(listing.columns) if title in widths]
+    fitted = Listing(
+        columns=tuple(listing.columns[number] for number in kept),
+        numeric=tuple(listing.numeric[number] for number in kept),
+        rows=tuple(tuple(row[number] for number in kept) for row in listing.rows),
+    )
+    return fitted, tuple(title for title in listing.columns if title in hidden)
+
+
+def explain_strategies(front: Front) -> tuple[str, ...]:
+    """Say what those of a front's strategies mean that the search made by itself: `joint: an exit of …`."""
+    return tuple(f"{name}: {words}" for name, words in STRATEGY_WORDS.items() if name in front.strategies)
 
 
 def auroc_of(scores: tuple[Score, ...]) -> Score:

@@ -14,8 +14,10 @@ from ttl_deploy.plugins import import_part
 from ttl_deploy.records.scores import METRICS
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
+from ttl_deploy.report.costs import cost_rows, describe_exhaustive, format_count, format_part, tell_cost
 from ttl_deploy.report.front_plot import draw_front
-from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
+from ttl_deploy.report.guidance_plot import draw_guidance
+from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of, explain_strategies
 from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.tables import left_out
@@ -29,6 +31,8 @@ _FILTERS = {
     "duration": numbers.format_duration,
     "megabytes": numbers.format_bytes,
     "share": numbers.format_share,
+    "trainings": format_count,
+    "part": format_part,
     "auroc": auroc_of,
 }
 
@@ -54,7 +58,12 @@ def render_page(story: RunStory) -> str:
         front_plot=None if story.front is None else draw_front(story, story.front),
         curves_plot=draw_curves(story),
         depth_plot=None if story.profile is None else draw_depth(story.profile),
+        guidance_plot=draw_guidance(story),
         left_out=left_out(story),
+        cost_rows=() if story.stages is None else cost_rows(story.stages),
+        cost_sentence="" if story.stages is None else tell_cost(story.stages, story.settings),
+        exhaustive=describe_exhaustive(story.settings),
+        explanations=() if story.front is None else explain_strategies(story.front),
         style=Markup(_template_text(environment, "report.css")),
         scripts=[Markup(script) for script in scripts],
         script_hashes=Markup(" ".join(_csp_hash(script) for script in scripts)),

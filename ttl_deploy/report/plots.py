@@ -7,7 +7,8 @@ are mid-tones that stand on light and dark paper alike; text and grid get theirs
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ttl_deploy.records.trials import CutProfile, EpochRecord, Profile
+from ttl_deploy.records.candidates import ALL_EXITS, JOINT, Candidate
+from ttl_deploy.records.trials import CutProfile, EpochRecord, Profile, TrialFailure, TrialResult
 from ttl_deploy.report.depth import Growth, growths, name_stages, seen_shares
 from ttl_deploy.report.looks import clean_label, looks_of
 from ttl_deploy.report.numbers import format_latency, format_quantity, format_share
@@ -26,7 +27,7 @@ def draw_curves(story: RunStory) -> Plot:
     and a shallower cut is paler.
     """
     drawn = {key: curve for key, curve in story.curves.items() if any(line.val_auroc is not None for line in curve)}
-    candidate_of = {trial.key: trial.candidate for trial in story.trials if trial.key in drawn}
+    candidate_of = {trial.key: _candidate(trial) for trial in story.trials if trial.key in drawn}
     cuts = _cuts_by_depth(story, {candidate.cut for candidate in candidate_of.values()})
     strategies = _in_order(story, {candidate.strategy for candidate in candidate_of.values()})
     order = sorted(
@@ -166,6 +167,11 @@ def make_layout(*, x_title: str, y_title: str) -> Plot:
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": "#22303c", "bordercolor": "#22303c", "font": {"color": "#ffffff"}, "align": "left"},
     }
+
+
+def _candidate(trial: TrialResult | TrialFailure) -> Candidate:
+    """Return what a trial is drawn as: the training of all exits as theirs, which is no candidate itself."""
+    return Candidate(trial.cut, JOINT) if trial.key.startswith(f"{ALL_EXITS}__") else trial.candidate
 
 
 def _cuts_by_depth(story: RunStory, cuts: set[str]) -> list[str]:

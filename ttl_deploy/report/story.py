@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
 from ttl_deploy.records.data import DataFingerprint, DataWarning
+from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Choice, Front
+from ttl_deploy.records.stages import StageCosts
 from ttl_deploy.records.trials import (
     CutProfile,
     EpochRecord,
@@ -32,7 +34,8 @@ class RunStory:
     """A run as the report tells it.
 
     `front` is None as long as no trial has finished. `curves` holds each trial's epochs under its
-    key. `command` is what was typed, `versions` the software it ran with.
+    key. `probe` is None where there was none, `stages` before the profile. `command` is what was typed,
+    `versions` the software it ran with.
     """
 
     name: str
@@ -47,6 +50,8 @@ class RunStory:
     exports: tuple[ExportStory, ...] = ()
     weights: WeightsUsed | None = None
     openings: tuple[TestOpening, ...] = ()
+    probe: Probe | None = None
+    stages: StageCosts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str
 

@@ -1,4 +1,4 @@
-"""`results.csv` (one row per trial) and `front.csv` (one row per candidate), for spreadsheets and scripts.
+"""Tables for spreadsheets and scripts: `results.csv` (a row per trial), `front.csv` (per candidate), `stages.csv`.
 
 Units stand in the column names. Text that a spreadsheet would run as a formula is defused.
 """
@@ -13,7 +13,9 @@ from ttl_deploy.files import escape_cell, publish_text
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.scores import METRICS, Front, FrontPoint, PairedDifference, Score
+from ttl_deploy.records.stages import StageCosts
 from ttl_deploy.records.trials import CutProfile, TrialFailure, TrialResult
+from ttl_deploy.report.costs import cost_rows
 from ttl_deploy.report.story import RunStory
 
 Cell = str | int | float | None
@@ -72,6 +74,9 @@ FRONT_COLUMNS = (
     "target",
 )
 
+_OF_ROW = ("stage", "macs", "full_trainings", "exhaustive_share", "seconds", "told")
+STAGE_COLUMNS = ("stage", "trainings", "macs", "full_trainings", "exhaustive_share", "seconds", "told")
+
 
 def write_results_csv(path: Path, story: RunStory) -> None:
     """Publish one row per trial, finished or failed, and one per cut left out; empty cells are unknown, never 0."""
@@ -98,6 +103,12 @@ def left_out(story: RunStory) -> dict[str, str]:
 def write_front_csv(path: Path, front: Front) -> None:
     """Publish one row per trained candidate, shallow to deep, with every score and its interval."""
     _publish(path, FRONT_COLUMNS, [_front_cells(front, point) for point in front.points])
+
+
+def write_stages_csv(path: Path, costs: StageCosts) -> None:
+    """Publish one row per stage of the search, with what it cost and told; `trainings` is how many it made."""
+    rows = ({"trainings": row.trials, **{name: getattr(row, name) for name in _OF_ROW}} for row in cost_rows(costs))
+    _publish(path, STAGE_COLUMNS, rows)
 
 
 def defuse(cell: Cell) -> Cell:
