@@ -63,7 +63,7 @@ def _summarise(found: "Forecast") -> Iterator[str]:
     yield "× full: trainings of the full network in all its epochs that would cost as many MACs."
     yield "The time is an estimate from steps that were timed just now; other programs change it."
     if found.resumes:
-        yield f"{found.disk.run_folder} holds a search that would go on; this is the forecast of all of it."
+        yield f"{found.disk.run_folder} holds a search, which goes on there; this is the forecast of all of it."
     yield "Nothing was trained, and nothing was written but to the cache: type it without --dry-run."
 
 

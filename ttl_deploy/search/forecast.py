@@ -60,10 +60,7 @@ def make_forecast(
         trainings=ahead.span(lambda course, _: len({part.trial.key for part in course.parts})),
         macs=_all_macs(ahead),
         full_macs=settings.train.epochs * cut_macs(ahead.macs[FULL], ahead.images),
-        exhaustive_macs=settings.train.epochs
-        * len(settings.strategies)
-        * len(settings.seeds)
-        * sum(cut_macs(cut.macs, ahead.images) for cut in ahead.possible.cuts),
+        exhaustive_macs=ahead.exhaustive_macs,
         patience=ahead.patience if ahead.patience + 1 < settings.train.epochs else 0,
         time=estimate_time(ahead, place, workers=side_by_side, decoded=decoded, progress=progress),
         disk=estimate_disk(ahead, out, workers=side_by_side, decoded=decoded),

@@ -35,6 +35,7 @@ class Prospect:
         unmeasured: the models whose latency would be measured.
         probed: the part of the data that a probe would see.
         macs: of one image, by cut.
+        exhaustive_macs: what it would cost to train all candidates within the limits by every strategy, on every seed.
     """
 
     settings: SearchSettings
@@ -47,6 +48,7 @@ class Prospect:
     probed: Manifest
     macs: Mapping[str, int]
     patience: int
+    exhaustive_macs: float
 
     @property
     def probe_images(self) -> int:
@@ -96,6 +98,7 @@ def look_ahead(settings: SearchSettings, *, note: Note, progress: Progress) -> P
     cuts = find_cuts(settings, classes=classes)
     trials = make_trials(settings, cuts, classes=classes, feeding=feeding)
     used = find_weights_used(settings, cuts)
+    macs = {cut.name: cut.macs for cut in cuts}
     uncovered = {one.cut for one in used.cuts if not one.covered}
     specs = [trials[cut.name, settings.strategies[0], settings.seeds[0]].model for cut in cuts]
     unmeasured = _find_unmeasured(settings, specs)
@@ -111,8 +114,13 @@ def look_ahead(settings: SearchSettings, *, note: Note, progress: Progress) -> P
         courses=tuple(dict.fromkeys(follow(possible, world) for world in imagine_worlds(wanted))),
         images=images,
         probed=probed,
-        macs={cut.name: cut.macs for cut in cuts},
+        macs=macs,
         patience=settings.train.patience,
+        exhaustive_macs=sum(
+            trial.train.epochs * epoch_macs(trial, macs, images)
+            for (cut, _, _), trial in trials.items()
+            if cut in {one.name for one in wanted}
+        ),
     )
 
 
