@@ -160,7 +160,7 @@ def run(
 
     from .forecast import forecast_search
     from .progress import show_study
-    from .tables import print_front
+    from .tables import describe_cost, print_front
 
     study = plugins.import_part("ttl_deploy.search.study", need="`ttl-deploy search`")
     if out is None:
@@ -188,7 +188,8 @@ def run(
         print(codec.to_json(found))
         return
     print_front(found.front, found.choice)
-    print(f"\n{found.choice.sentence}\n\n{folder.next_steps.read_text(encoding='utf-8')}", end="")
+    print(f"\n{found.choice.sentence}\n\n{describe_cost(folder)}\n")
+    print(folder.next_steps.read_text(encoding="utf-8"), end="")
 
 
 def default_folder(settings: "SearchSettings", digest: str) -> Path:
