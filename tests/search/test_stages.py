@@ -273,7 +273,7 @@ def test_an_old_run_with_a_profile_alone_has_cost_nothing(tmp_path: Path) -> Non
     assert costs is not None
     assert (costs.macs, costs.finished, [one.stage for one in costs.stages]) == (0, False, ["profile"])
     assert costs.stages[0].seconds is None
-    assert costs.stages[0].told == "3 cuts, from 10.0% of the full network's MACs on; no latency was measured"
+    assert costs.stages[0].told == "3 cuts, from 10 % of the full network's MACs on; no latency was measured"
 
 
 def test_resting_failed_and_running_trials_cost_the_epochs_they_had(tmp_path: Path) -> None:

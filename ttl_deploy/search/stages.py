@@ -154,7 +154,7 @@ def _profiled(read: _Read) -> StageCost:
         macs=0.0,
         seconds=facts[0].content.get("seconds") if facts else None,
         trials=0,
-        told=f"{len(cuts)} cuts, from {cuts[0].macs_share:.1%} of the full network's MACs on; {timed}",
+        told=f"{len(cuts)} cuts, from {100 * cuts[0].macs_share:.3g} % of the full network's MACs on; {timed}",
     )
 
 
