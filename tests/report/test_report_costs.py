@@ -217,6 +217,14 @@ def test_the_joint_training_is_drawn_as_the_exits_are_named_and_not_as_the_full_
     assert trace["name"] == JOINT
 
 
+def test_in_the_legend_no_strategy_is_pale_though_it_has_shallow_cuts_only(guided):
+    trial = next(one for one in guided.results if one.cut == "features.10")
+    warm = replace(trial, key="features.10__from-joint__s0", strategy=WARM)
+    curves = {**guided.curves, warm.key: guided.curves[trial.key]}
+    plot = draw_curves(replace(guided, trials=(*guided.trials, warm), curves=curves))
+    assert {t["name"]: t["opacity"] for t in plot["data"] if t["showlegend"]} == {WARM: 1, "full": 1}
+
+
 def width_of(listing, gap):
     cells = zip(*(listing.columns, *listing.rows), strict=True)
     return sum(max(map(len, column)) + gap for column in cells)

@@ -46,7 +46,8 @@ def draw_curves(story: RunStory) -> Plot:
         trace["name"] = looks[strategy].label if several else clean_label(cut)
         if several:
             trace["line"]["dash"] = looks[strategy].dash
-            trace["opacity"] = 1 - (1 - _PALEST) * (len(cuts) - 1 - depth) / max(1, len(cuts) - 1)
+            deepest = max(cuts.index(one.cut) for one in candidate_of.values() if one.strategy == strategy)
+            trace["opacity"] = 1 - (1 - _PALEST) * (deepest - depth) / max(1, len(cuts) - 1)
         traces.append(trace)
     groups = [trace["legendgroup"] for trace in traces]
     for i, trace in enumerate(traces):
