@@ -15,9 +15,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".?")
 
 import ray
-from ray.exceptions import RayError
 
 from ttl_deploy.errors import TargetUnavailableError, UsageError
+from ttl_deploy.processes import Finished, TimedOut, run_isolated
 from ttl_deploy.runtime.machine import usable_cores
 
 Resources = Mapping[str, float]
@@ -25,7 +25,9 @@ Resources = Mapping[str, float]
 _STORE_BYTES = 100 * 2**20
 """Memory of a local cluster's object store, Ray's smallest but for a little: only descriptions go through it."""
 _ANSWER_S = 5.0
+_CONNECT_S = 45.0
 _HOW = "start a cluster with `ray start --head` and give its address, or --address local (docs/cluster.md)"
+_TOKEN = "it wants a token: copy ~/.ray/auth_token of its head to this machine and set RAY_AUTH_MODE=token"
 _KINDS = "--address takes auto, local, or HOST:PORT of a cluster's head"
 
 
@@ -39,14 +41,13 @@ def connect(address: str | None, *, workers: int | None) -> bool:
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
     if address not in (None, "auto", "local"):
-        _check_answers(address)
+        _check_address(address)
     if ray.is_initialized():
         return False
-    logging.getLogger("ray").setLevel(logging.ERROR)
     if address in (None, "local"):
         _initialise("local", num_cpus=workers or usable_cores(), object_store_memory=_STORE_BYTES)
     else:
-        _initialise(address)
+        _join(address)
     return True
 
 
@@ -82,18 +83,8 @@ def fit_request(wanted: Resources, nodes: Sequence[Resources]) -> Resources:
     return {name: min(amount, largest.get(name, 0)) for name, amount in wanted.items()}
 
 
-def _initialise(address: str, **options: Any) -> None:
-    try:
-        with _own_signals():
-            ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False, **options)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        ray.shutdown()
-        reason = str(error).strip().partition("\n")[0]
-        raise TargetUnavailableError(f"no connection with the Ray cluster {address!r} ({reason}): {_HOW}") from error
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address where nothing listens, which Ray would try for a minute."""
+def _check_address(address: str) -> None:
+    """Refuse an address where nothing listens, which Ray would try for long."""
     if "://" in address:
         raise UsageError(f"--address {address!r} is not possible: {_KINDS}; run the search on a node of the cluster")
     host, _, port = address.rpartition(":")
@@ -103,6 +94,32 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
     except OSError as error:
         raise TargetUnavailableError(f"nothing answers at --address {address!r} ({error}): {_HOW}") from error
+
+
+def _join(address: str) -> None:
+    """Connect with a running cluster; a child process tries it first, since Ray has no time limit of its own."""
+    tried = run_isolated(_call_ray, address, timeout_s=_CONNECT_S)
+    if not isinstance(tried, Finished):
+        remedy = _TOKEN if "InvalidAuthToken" in tried.log_tail else _HOW
+        said = tried.reason if isinstance(tried, TimedOut) else tried.log_tail.rpartition("\n")[2]
+        raise TargetUnavailableError(f"no connection with the Ray cluster {address!r} ({said}): {remedy}")
+    _initialise(address)
+
+
+def _initialise(address: str, **options: Any) -> None:
+    """Connect this process; raises `TargetUnavailableError` with Ray's reason."""
+    try:
+        with _own_signals():
+            _call_ray(address, **options)
+    except (RuntimeError, OSError) as error:
+        ray.shutdown()
+        reason = str(error).strip().partition("\n")[0]
+        raise TargetUnavailableError(f"Ray does not work here, with the address {address!r}: {reason}") from error
+
+
+def _call_ray(address: str, **options: Any) -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(address, include_dashboard=False, log_to_driver=False, configure_logging=False, **options)
 
 
 @contextmanager
