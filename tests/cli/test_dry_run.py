@@ -20,10 +20,10 @@ SEARCH = (
     *("--workers", "2", "--profile-seconds", "0.05", "--lr", "3e-3"),
 )
 POLICIES = {
-    "exhaustive": ("--epochs", "2"),
-    "hierarchical": ("--epochs", "2"),
-    "halving": ("--epochs", "4", "--seeds", "0,1"),
-    "guided": ("--epochs", "3", "--patience", "1", "--seeds", "0,1"),
+    "exhaustive": ("--epochs", "1"),
+    "hierarchical": ("--epochs", "1", "--skip", "profile"),
+    "halving": ("--epochs", "4", "--skip", "profile,test"),
+    "guided": ("--epochs", "3", "--skip", "profile", "--patience", "1", "--seeds", "0,1"),
 }
 
 
@@ -45,8 +45,8 @@ def test_what_a_search_does_lies_within_its_forecast(policy: str, cache: Path, t
     real = describe_stages(RunFolder(tmp_path / "run"))
     assert real is not None
     stages = {stage["stage"]: stage for stage in found["stages"]}
-    assert set(stages) == {stage.stage for stage in real.stages}
-    for stage in real.stages:
+    assert set(stages) - {"profile"} == {stage.stage for stage in real.stages} - {"profile"}
+    for stage in real.stages[1:]:  # behind the profile, which trains nothing
         told = stages[stage.stage]
         assert told["trainings"]["least"] <= stage.trials <= told["trainings"]["most"]
         assert told["macs"]["least"] <= stage.macs * 1.000001
@@ -55,19 +55,12 @@ def test_what_a_search_does_lies_within_its_forecast(policy: str, cache: Path, t
     assert found["macs"]["least"] <= real.macs * 1.000001 <= found["macs"]["most"] * 1.000002
     assert found["full_macs"] == pytest.approx(real.full_macs)
     assert found["exhaustive_macs"] == pytest.approx(real.exhaustive_macs)
-
-
-def test_weights_and_predictions_of_a_search_are_no_more_than_foretold(cache: Path, tmp_path: Path) -> None:
-    arguments = ("--policy", "exhaustive", "--epochs", "1", "-o", "run")
-    disk = foretell(*arguments, here=tmp_path, cache=cache)["disk"]
-    assert call([*SEARCH, *arguments], cwd=tmp_path, TTL_DEPLOY_CACHE=str(cache)).returncode == 0
     kept = sum(path.stat().st_size for path in (tmp_path / "run" / "trials").rglob("*.safetensors"))
-    assert disk["trials"]["least"] == disk["trials"]["most"]
-    assert 0.9 * kept <= disk["trials"]["most"] <= 1.1 * kept
+    assert 0.9 * found["disk"]["trials"]["least"] <= kept <= 1.1 * found["disk"]["trials"]["most"]
 
 
 def test_people_get_a_plan_with_time_and_disk(ttl_deploy: Run, tmp_path: Path) -> None:
-    done = ttl_deploy(*SEARCH, "--dry-run", "--policy", "exhaustive", "--epochs", "1")
+    done = ttl_deploy(*SEARCH, "--dry-run", "--policy", "exhaustive", "--epochs", "1", "--skip", "profile")
     assert done.returncode == 0, done.stderr
     for word in ("confirm", "stage2.3, stage3.3, stage3.7, full", "MACs", "time", "disk", "--dry-run"):
         assert word in done.stdout
@@ -76,28 +69,28 @@ def test_people_get_a_plan_with_time_and_disk(ttl_deploy: Run, tmp_path: Path) -
 
 def test_an_existing_search_is_named_and_left_as_it_is(ttl_deploy: Run, finished: Path, run_folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
-    done = ttl_deploy(*SEARCH, "--dry-run", "--epochs", "1", "-o", run_folder)
+    done = ttl_deploy(*SEARCH, "--dry-run", "--epochs", "1", "--skip", "profile", "-o", run_folder)
     assert done.returncode == 0, done.stderr
     assert "goes on" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
 
 
 @pytest.mark.parametrize(
-    ("given", "code", "word"),
+    ("given", "code"),
     [
-        (("--cuts", "stage9"), 2, "stage9"),
-        (("--policy", "nonsense"), 2, "nonsense"),
-        (("--data", "nowhere"), 3, "nowhere"),
-        (("--weights", "nowhere.pth"), 2, "nowhere.pth"),
-        (("--max-params", "10"), 5, "at most"),
-        (("--device", "cuda:77"), 2, "cuda:77"),
+        (("--data", "nowhere"), 2),
+        (("--data", "one.csv"), 3),
+        (("--max-params", "10"), 5),
+        (("--device", "cuda:77"), 2),
     ],
 )
-def test_what_a_search_would_refuse_is_refused(
-    ttl_deploy: Run, tmp_path: Path, given: tuple[str, ...], code: int, word: str
+def test_what_a_search_would_refuse_is_refused_in_the_same_words(
+    ttl_deploy: Run, tmp_path: Path, given: tuple[str, ...], code: int
 ) -> None:
-    done = ttl_deploy(*SEARCH, "--epochs", "1", "--dry-run", *given)
-    real = ttl_deploy(*SEARCH, "--epochs", "1", *given, cwd=tmp_path, TTL_DEPLOY_X="")
-    assert (done.returncode, real.returncode) == (code, code), done.stderr
-    assert word in done.stderr
-    assert "Traceback" not in done.stderr
+    (tmp_path / "one.csv").write_text("path,label\nnowhere.png,good\n", encoding="utf-8")
+    foretold = ttl_deploy(*SEARCH, *given, "--dry-run")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.csv"]
+    real = ttl_deploy(*SEARCH, *given)
+    assert (foretold.returncode, real.returncode) == (code, code), foretold.stderr
+    assert foretold.stderr.splitlines()[-1] == real.stderr.splitlines()[-1]
+    assert foretold.stderr.splitlines()[-1].startswith("error: ")
