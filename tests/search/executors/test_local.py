@@ -9,12 +9,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ttl_deploy.errors import UsageError
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import TrainSettings, Trial
-from ttl_deploy.search.executors import Place, local
+from ttl_deploy.search.executors import Place, Where, local
 from ttl_deploy.search.executors.local import LocalExecutor
 from ttl_deploy.search.tasks import Task, failure
 from ttl_deploy.training.loop import TrialError
@@ -211,3 +213,27 @@ def test_at_every_place_what_runs_at_once_fits(
         assert len(running) <= place.workers
         memory = sys.maxsize if place.memory_bytes is None else place.memory_bytes
         assert sum(needs_of(running)) <= memory or (len(running) == 1 and memory == largest)
+
+
+def test_opened_it_has_the_devices_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    executor, device = LocalExecutor.open(Where(gpus=(1, 0), workers=2))
+    assert [station.place.device for station in executor._stations] == ["cuda:1", "cuda:0"]
+    assert device == torch.device("cuda:1")
+    executor, device = LocalExecutor.open(Where(device="cpu", workers=1))
+    assert [station.place for station in executor._stations] == [cpu(1)]
+    assert device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (Where(address="auto"), "add --executor ray"),
+        (Where(gpus=(0,), device="cpu"), "exclude each other"),
+        (Where(gpus=(97,)), "device 'cuda:97' is not available"),
+    ],
+)
+def test_what_goes_not_together_is_refused(where: Where, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        LocalExecutor.open(where)

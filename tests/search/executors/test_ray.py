@@ -25,7 +25,7 @@ from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.trials import SearchSettings, TrainSettings, Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.context import Study
-from ttl_deploy.search.executors import Place, ray_cluster
+from ttl_deploy.search.executors import Place, Where, ray_cluster
 from ttl_deploy.search.executors.local import LocalExecutor
 from ttl_deploy.search.executors.ray_executor import RayExecutor
 from ttl_deploy.search.running import run_with_retries
@@ -251,7 +251,9 @@ def test_without_a_gpu_there_is_none(executor: Watched, tasks: list[Task]) -> No
     with pytest.raises(TargetUnavailableError, match="no node of the Ray cluster has a GPU and a CPU"):
         list(executor.run([replace(tasks[0], device="cuda")], report=lambda position, progress: None))
     with pytest.raises(UsageError, match="Ray chooses which GPU"):
-        executor.find_device("cuda:1")
+        RayExecutor.open(Where(device="cuda:1"))
+    with pytest.raises(UsageError, match="leave it out with --executor ray"):
+        RayExecutor.open(Where(gpus=(0, 1)))
 
 
 @pytest.mark.parametrize(

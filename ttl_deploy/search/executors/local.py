@@ -13,14 +13,18 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Self
 
+import torch
+
+from ttl_deploy.errors import UsageError
 from ttl_deploy.files import make_folder
 from ttl_deploy.processes import die_with_parent
-from ttl_deploy.search.executors import Done, Place
+from ttl_deploy.search.executors import Done, Place, Where
+from ttl_deploy.search.executors.memory import find_places
 from ttl_deploy.search.executors.worker import Refusal, describe_death, do_task, log_path, redirect_output
 from ttl_deploy.search.tasks import Outcome, Task, failure
-from ttl_deploy.training.devices import keep_freed_memory
+from ttl_deploy.training.devices import keep_freed_memory, pick_device
 from ttl_deploy.training.loop import Progress, TrialError
 
 _PATIENCE_S = 5.0
@@ -70,6 +74,16 @@ class LocalExecutor:
         self._stations = [_Station(place) for place in places]
         sizes = [place.memory_bytes for place in places]
         self._most_bytes = None if None in sizes else max(size for size in sizes if size is not None)
+
+    @classmethod
+    def open(cls, where: Where) -> tuple[Self, torch.device]:
+        """Return an executor for this machine's devices that are wanted, and the first of them."""
+        if where.address is not None:
+            raise UsageError(f"--address {where.address} is for a cluster: add --executor ray, or leave it out")
+        if where.gpus and where.device not in ("auto", "cuda"):
+            raise UsageError(f"--gpus and --device {where.device} exclude each other: give one of them")
+        devices = [pick_device(f"cuda:{number}") for number in where.gpus] or [pick_device(where.device)]
+        return cls(find_places(devices, where.workers)), devices[0]
 
     def run(self, tasks: Sequence[Task], *, report: Callable[[int, Progress], None]) -> Iterator[Done]:
         """Start the tasks strictly in order, as places and memory become free; yield outcomes as they come.

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from ttl_deploy.errors import TargetUnavailableError, UsageError
-from ttl_deploy.search.executors import Done, ray_cluster
+from ttl_deploy.errors import TargetUnavailableError, TtlDeployError, UsageError
+from ttl_deploy.search.executors import Done, Where, ray_cluster
 from ttl_deploy.search.executors.memory import UNKNOWN_BYTES
 from ttl_deploy.search.executors.ray_cluster import Resources
 from ttl_deploy.search.executors.ray_worker import Order, Started, carry_out, manifest_hash, versions_here
@@ -57,6 +57,18 @@ class RayExecutor:
         self._connected_here = ray_cluster.connect(address, workers=workers)
         self._numbers = count()
         self._mailbox: Queue | None = None
+
+    @classmethod
+    def open(cls, where: Where) -> tuple[Self, torch.device]:
+        """Connect with a cluster; returns the executor, and the kind of device that tasks run on there."""
+        if where.gpus:
+            raise UsageError("--gpus is for this machine alone: leave it out with --executor ray, which finds all GPUs")
+        executor = cls(address=where.address, workers=where.workers)
+        try:
+            return executor, executor.find_device(where.device)
+        except TtlDeployError:
+            executor.close()
+            raise
 
     def find_device(self, wanted: str) -> torch.device:
         """Return the kind of device that tasks run on for `auto`, `cpu` or `cuda`: a GPU, where some node has one.
