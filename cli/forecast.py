@@ -53,18 +53,18 @@ def _summarise(found: "Forecast") -> Iterator[str]:
     yield f"trainings  {_count(found.trainings)}"
     yield f"MACs       {macs}"
     yield f"           = {_multiply(found.macs, found.full_macs)} trainings of the full network"
-    share = _between(found.macs, lambda value: format_share(value / found.exhaustive_macs))
-    yield f"           = {share} of training every cut by every strategy on every seed"
+    share = _between(found.macs, lambda value: format_share(value / found.exhaustive_macs), word=False)
+    yield f"           = {share} of every cut by every strategy on every seed"
     yield f"time       {_tell_time(found)}"
     yield from _tell_parts(found)
     yield from _tell_disk(found.disk)
     if found.patience:
-        yield f"At least: each training stops after {found.patience} epochs without a better score, as soon as it may."
-    yield "× full: trainings of the full network in all its epochs that would cost as many MACs."
-    yield "The time is an estimate from steps that were timed just now; other programs change it."
+        yield f"At least: every training stops as early as --patience {found.patience} lets it."
+    yield "× full: how many trainings of the full network would cost as many MACs."
+    yield "The time is an estimate from steps timed just now, on a machine as busy as now."
     if found.resumes:
         yield f"{found.disk.run_folder} holds a search, which goes on there; this is the forecast of all of it."
-    yield "Nothing was trained, and nothing was written but to the cache: type it without --dry-run."
+    yield "Nothing was trained. To begin, type it without --dry-run."
 
 
 def _tell_time(found: "Forecast") -> str:
