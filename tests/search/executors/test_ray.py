@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ from ttl_deploy.training.loop import Progress
 import ray  # isort: skip # after ray_cluster, which makes settings for it
 from ray.cluster_utils import Cluster  # isort: skip
 
-SIDE, EPOCHS = 48, 6
+SIDE, EPOCHS = 48, 5
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
 Facts = dict[int, tuple[str, float | None]]
 
@@ -58,7 +58,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     """Return what puts the manifest of a small data set into a run folder; its cache is the value."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TTL_DEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        manifest = prepare(f"phantom:blob?patients=60&size={SIDE}&seed=1")
+        manifest = prepare(f"phantom:blob?patients=50&size={SIDE}&seed=1")
         cache = open_cache(manifest, DecodeSettings(image_size=SIDE))
 
     def put(run: Path) -> Path:
@@ -88,7 +88,7 @@ def tasks(data: Callable[[Path], Path], tmp_path: Path) -> list[Task]:
 def undisturbed(data: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Facts:
     """What the local executor makes of the same trainings."""
     run = tmp_path_factory.mktemp("local")
-    with closing(LocalExecutor([Place(device="cpu", workers=2)])) as executor:
+    with closing(LocalExecutor([Place(device="cpu", workers=1)])) as executor:
         done = list(executor.run(make_tasks(run, data(run)), report=lambda position, progress: None))
     return {one.position: facts_of(one.outcome) for one in done}
 
@@ -210,17 +210,23 @@ def test_a_worker_that_is_killed_loses_at_most_an_epoch(
     assert "died, WorkerCrashedError: The worker died unexpectedly while executing this task (see " in note
 
 
-def test_closing_leaves_no_worker(executor: Watched, tasks: list[Task]) -> None:
-    long = [replace(one, trial=replace(one.trial, train=replace(one.trial.train, epochs=100))) for one in tasks]
+def rest() -> None:
+    time.sleep(100)
 
-    def stop(position: int, progress: Progress) -> None:
-        executor.pids = {sent.started.pid for sent in executor.now.values() if sent.started}
-        if len(executor.pids) == 2:
-            raise InterruptedError
 
-    with pytest.raises(InterruptedError):
-        list(executor.run(long, report=stop))
-    wait_for_end(executor.pids)
+def test_what_a_signal_raises_comes_out_of_a_call_of_rays_as_it_is(cluster: Cluster) -> None:
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise InterruptedError("by the test")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    answer = ray.remote(rest).remote()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(InterruptedError, match="by the test"), ray_cluster.interruptible():
+            ray.wait([answer], timeout=2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        ray.cancel(answer, force=True)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +280,19 @@ def test_more_than_any_node_has_is_asked_of_the_largest() -> None:
     assert fit({"CPU": 4, "GPU": 1}, [small, large]) == {"CPU": 2, "GPU": 1}
     with pytest.raises(TargetUnavailableError, match="has a CPU"):
         fit({"CPU": 1}, [{"memory": 10.0}])
+
+
+def test_closing_leaves_no_worker(executor: Watched, tasks: list[Task]) -> None:
+    long = [replace(one, trial=replace(one.trial, train=replace(one.trial.train, epochs=100))) for one in tasks]
+
+    def stop(position: int, progress: Progress) -> None:
+        executor.pids = {sent.started.pid for sent in executor.now.values() if sent.started}
+        if len(executor.pids) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        list(executor.run(long, report=stop))
+    wait_for_end(executor.pids)
 
 
 ALONE = """

@@ -62,6 +62,15 @@ class _Station:
         self.idle = []
 
 
+def pick_devices(where: Where) -> list[torch.device]:
+    """Return the devices of this machine that are wanted; raises `UsageError` where they are not here."""
+    if where.address is not None:
+        raise UsageError(f"--address {where.address} is for a cluster: add --executor ray, or leave it out")
+    if where.gpus and where.device not in ("auto", "cuda"):
+        raise UsageError(f"--gpus and --device {where.device} exclude each other: give one of them")
+    return [pick_device(f"cuda:{number}") for number in where.gpus] or [pick_device(where.device)]
+
+
 class LocalExecutor:
     """Runs tasks side by side at one or several places, each process taking one task after the other.
 
@@ -78,11 +87,7 @@ class LocalExecutor:
     @classmethod
     def open(cls, where: Where) -> tuple[Self, torch.device]:
         """Return an executor for this machine's devices that are wanted, and the first of them."""
-        if where.address is not None:
-            raise UsageError(f"--address {where.address} is for a cluster: add --executor ray, or leave it out")
-        if where.gpus and where.device not in ("auto", "cuda"):
-            raise UsageError(f"--gpus and --device {where.device} exclude each other: give one of them")
-        devices = [pick_device(f"cuda:{number}") for number in where.gpus] or [pick_device(where.device)]
+        devices = pick_devices(where)
         return cls(find_places(devices, where.workers)), devices[0]
 
     def run(self, tasks: Sequence[Task], *, report: Callable[[int, Progress], None]) -> Iterator[Done]:

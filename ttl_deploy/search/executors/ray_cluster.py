@@ -56,6 +56,15 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let what a signal's handler raises during a call of Ray's come out as itself: Ray's native code wraps it."""
+    try:
+        yield
+    except SystemError as error:
+        raise (error.__cause__ or error) from None
+
+
 def find_nodes() -> tuple[Resources, ...]:
     """Return what each node that is alive has."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call] # Ray has left it without types
@@ -109,7 +118,7 @@ def _join(address: str) -> None:
 def _initialise(address: str, **options: Any) -> None:
     """Connect this process; raises `TargetUnavailableError` with Ray's reason."""
     try:
-        with _own_signals():
+        with _own_signals(), interruptible():
             _call_ray(address, **options)
     except (RuntimeError, OSError) as error:
         ray.shutdown()

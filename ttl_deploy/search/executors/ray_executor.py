@@ -15,7 +15,7 @@ import torch
 from ttl_deploy.errors import TargetUnavailableError, TtlDeployError, UsageError
 from ttl_deploy.search.executors import Done, Where, ray_cluster
 from ttl_deploy.search.executors.memory import UNKNOWN_BYTES
-from ttl_deploy.search.executors.ray_cluster import Resources
+from ttl_deploy.search.executors.ray_cluster import Resources, interruptible
 from ttl_deploy.search.executors.ray_worker import Order, Started, carry_out, manifest_hash, versions_here
 from ttl_deploy.search.executors.worker import Refusal, describe_death, log_path
 from ttl_deploy.search.tasks import Task, failure
@@ -93,14 +93,15 @@ class RayExecutor:
                 while waiting and (self.workers is None or len(running) < self.workers):
                     sent = self._send(*waiting.popleft())
                     running[sent.number] = sent
-                ready, _ = ray.wait([sent.answer for sent in running.values()], timeout=_LOOK_EVERY_S)
-                self._deliver(running, report)
-                for sent in [sent for sent in running.values() if sent.answer in ready]:
+                ended = self._look(running, report)
+                for sent in ended:
                     del running[sent.number]
                     yield _collect(sent)
                 if time.monotonic() - checked_s > _CHECK_EVERY_S:
                     _check_possible(running.values())
                     checked_s = time.monotonic()
+                if not ended:
+                    time.sleep(_LOOK_EVERY_S)  # not in ray.wait, which a signal does not end
         finally:
             _cancel([sent.answer for sent in running.values()])
 
@@ -113,6 +114,7 @@ class RayExecutor:
             ray_cluster.disconnect()
             self._connected_here = False
 
+    @interruptible()
     def _send(self, position: int, task: Task) -> _Sent:
         if self._mailbox is None:
             self._mailbox = _open_mailbox()
@@ -120,6 +122,14 @@ class RayExecutor:
         request = ray_cluster.fit_request(_request(order.task), ray_cluster.find_nodes())
         answer = _remote(request).remote(order, self._mailbox)
         return _Sent(position, order.task, order.number, request, answer)
+
+    @interruptible()
+    def _look(self, running: Mapping[int, _Sent], report: Callable[[int, Progress], None]) -> list[_Sent]:
+        """Return the tasks that have ended, after what was told until then."""
+        answers = [sent.answer for sent in running.values()]
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=0)
+        self._deliver(running, report)
+        return [sent for sent in running.values() if sent.answer in ready]
 
     def _deliver(self, running: Mapping[int, _Sent], report: Callable[[int, Progress], None]) -> None:
         """Take what lies in the mailbox; what is from tasks that were stopped is dropped."""
@@ -168,6 +178,7 @@ def _remote(request: Resources) -> Any:
     )
 
 
+@interruptible()
 def _collect(sent: _Sent) -> Done:
     """Return the end of a task; errors the user must mend are raised."""
     fail = partial(failure, sent.task.trial)
@@ -194,6 +205,7 @@ def _where(sent: _Sent, how: str) -> str:
     return f"(process {sent.started.pid} on node {sent.started.host}) {how}" if sent.started else how
 
 
+@interruptible()
 def _check_possible(running: Iterable[_Sent]) -> None:
     """Refuse to wait for what no node has any more, since nodes have died."""
     nodes = ray_cluster.find_nodes()
@@ -206,6 +218,7 @@ def _check_possible(running: Iterable[_Sent]) -> None:
             )
 
 
+@interruptible()
 def _cancel(answers: "Sequence[ray.ObjectRef[Any]]") -> None:
     """Kill what runs, and wait until it is dead."""
     for answer in answers:
