@@ -48,6 +48,7 @@ from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.runtime.verify import LabelledImages, verify
 from ttl_deploy.search import shipping
+from ttl_deploy.search.executors import Where
 from ttl_deploy.search.study import run_study
 from ttl_deploy.training import devices
 
@@ -118,7 +119,9 @@ class Silent:
 def search(settings: SearchSettings, run: RunFolder, device: torch.device) -> Row:
     """Search, export and verify through the library; returns what each took and what came of it."""
     started = time.perf_counter()
-    found = run_study(settings, run, command="python benchmarks/gpu.py", device=str(device), reporter=Silent())
+    found = run_study(
+        settings, run, command="python benchmarks/gpu.py", where=Where(device=str(device)), reporter=Silent()
+    )
     searched = time.perf_counter()
     shipped = shipping.ship(run)
     report = verify_test(run, shipped.folder)

@@ -9,11 +9,10 @@ from .tables import print_table
 if TYPE_CHECKING:
     from ttl_deploy.records.forecast import DiskForecast, Forecast, Span
     from ttl_deploy.records.trials import SearchSettings
+    from ttl_deploy.search.executors import Where
 
 
-def forecast_search(
-    settings: "SearchSettings", out: Path, *, device: str, workers: int | None, progress: bool, as_json: bool
-) -> None:
+def forecast_search(settings: "SearchSettings", out: Path, *, where: "Where", progress: bool, as_json: bool) -> None:
     """Print what a search into `out` would do; nothing is trained, and the folder is not touched."""
     from ttl_deploy import plugins
     from ttl_deploy.records import codec
@@ -22,7 +21,7 @@ def forecast_search(
 
     part = plugins.import_part("ttl_deploy.search.forecast", need="`ttl-deploy search --dry-run`")
     with show_stages(enabled=progress) as step:
-        found = part.make_forecast(settings, out, device=device, workers=workers, note=say, progress=step)
+        found = part.make_forecast(settings, out, where=where, note=say, progress=step)
     if as_json:
         print(codec.to_json(found))
     else:

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .settings import build_settings, parse_cuts, parse_seeds, parse_stages, parse_strategies
+from ttl_deploy.errors import UsageError
+
+from .settings import build_settings, parse_cuts, parse_gpus, parse_seeds, parse_stages, parse_strategies
 
 if TYPE_CHECKING:
     from ttl_deploy.records.trials import SearchSettings
 
 NAME = "search"
+_NO_SETTINGS = (
+    *("out", "config", "device", "gpus", "executor", "address", "workers", "max_hours", "dry_run", "progress"),
+    "as_json",
+)
+"""Options that do not decide the result."""
 
 
 def run(
@@ -128,6 +135,11 @@ def run(
     ] = None,
     max_macs: Annotated[str | None, typer.Option(help="Train only cuts with at most this many MACs, e.g. 1G.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    gpus: Annotated[
+        str | None, typer.Option(help="Several GPUs of this machine, e.g. 0,1, instead of --device.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="local, or ray for a cluster: see docs/cluster.md.")] = "local",
+    address: Annotated[str | None, typer.Option(help="With --executor ray: HOST:PORT of the cluster's head.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side at most, as memory allows [cores; GPU: 4].")
     ] = None,
@@ -146,7 +158,7 @@ def run(
     Only --backbone and --data are required. The same command resumes an interrupted run.
     """
     flags = dict(locals())
-    for name in ("out", "config", "device", "workers", "max_hours", "dry_run", "progress", "as_json"):
+    for name in _NO_SETTINGS:
         flags.pop(name)
     flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
     flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
@@ -162,11 +174,15 @@ def run(
     from .progress import show_study
     from .tables import describe_cost, print_front
 
+    executors = plugins.import_part("ttl_deploy.search.executors", need="`ttl-deploy search`")
     study = plugins.import_part("ttl_deploy.search.study", need="`ttl-deploy search`")
     if out is None:
         out = default_folder(settings, hashlib.sha256(codec.to_json(settings).encode()).hexdigest()[:6])
+    where = executors.Where(device=device, gpus=parse_gpus(gpus), address=address, workers=workers)
     if dry_run:
-        forecast_search(settings, out, device=device, workers=workers, progress=progress, as_json=as_json)
+        if executor != "local":
+            raise UsageError(f"--dry-run times this machine, so it cannot tell of --executor {executor}: leave one out")
+        forecast_search(settings, out, where=where, progress=progress, as_json=as_json)
         return
     folder = RunFolder(out)
     command = shlex.join(["ttl-deploy", *sys.argv[1:]])
@@ -175,8 +191,8 @@ def run(
             settings,
             folder,
             command=command,
-            device=device,
-            workers=workers,
+            executor=executor,
+            where=where,
             max_hours=max_hours,
             reporter=reporter,
         )

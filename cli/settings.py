@@ -73,6 +73,14 @@ def parse_strategies(text: str) -> tuple[str, ...]:
     return strategies
 
 
+def parse_gpus(text: str | None) -> tuple[int, ...]:
+    """Return the GPUs' numbers of a comma-separated list; none where nothing is given."""
+    numbers = tuple(part.strip() for part in text.split(",")) if text is not None else ()
+    if not all(number.isascii() and number.isdigit() for number in numbers) or len(set(numbers)) != len(numbers):
+        raise UsageError(f"--gpus {text!r}: give different numbers of GPUs, such as 0,1 (`nvidia-smi -L` lists them)")
+    return tuple(int(number) for number in numbers)
+
+
 def parse_stages(text: str) -> tuple[str, ...]:
     """Return the stages of a comma-separated list; none for an empty text."""
     stages = tuple(name.strip() for name in text.split(",") if name.strip())

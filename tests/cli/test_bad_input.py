@@ -113,9 +113,22 @@ def test_an_unknown_cut(search: Run, images: Path) -> None:
     assert_refused(search("--data", images, "--cuts", "layer9"), 2, "layer9", "layer4.1")
 
 
-@pytest.mark.parametrize("flag", ["--strategy", "--policy", "--profile-target"])
+@pytest.mark.parametrize("flag", ["--strategy", "--policy", "--profile-target", "--executor"])
 def test_an_unknown_plug_in(search: Run, images: Path, flag: str) -> None:
     assert_refused(search("--data", images, flag, "magic"), 2, "magic")
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        (("--gpus", "0,a"), "0,1"),
+        (("--gpus", "0,0"), "different"),
+        (("--gpus", "0", "--device", "cpu"), "exclude each other"),
+        (("--address", "head:6379"), "--executor ray"),
+    ],
+)
+def test_places_to_train_that_do_not_go_together(search: Run, images: Path, given: tuple[str, ...], word: str) -> None:
+    assert_refused(search("--data", images, *given), 2, word)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import context
+from ttl_deploy.search.executors import Where
 from ttl_deploy.search.findings import Found
 from ttl_deploy.search.study import run_study
 from ttl_deploy.search.tasks import Outcome, Task
@@ -57,7 +58,9 @@ def stop_early(
         monkeypatch.setenv("TTL_DEPLOY_CACHE", str(cache))
         monkeypatch.setattr(context, "time", SimpleNamespace(monotonic=clock.monotonic))
         settings = RunFolder(run_folder).settings()
-        return run_study(settings, folder, command="typed", workers=1, max_hours=1.0, reporter=clock), clock
+        return run_study(
+            settings, folder, command="typed", where=Where(workers=1), max_hours=1.0, reporter=clock
+        ), clock
 
     return run
 

@@ -17,6 +17,7 @@ from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.stages import StageCost, StageCosts
 from ttl_deploy.records.trials import SearchSettings, TrainSettings
 from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.search.executors import Where
 from ttl_deploy.search.stages import describe_stages
 from ttl_deploy.search.study import run_study
 
@@ -57,7 +58,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     run = RunFolder(here / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TTL_DEPLOY_CACHE", str(here / "cache"))
-        run_study(settings, run, command="ttl-deploy search", device="cpu", workers=2, reporter=Silent())
+        run_study(settings, run, command="ttl-deploy search", where=Where(device="cpu", workers=2), reporter=Silent())
     return run
 
 

@@ -6,7 +6,7 @@ counts its own (`costs.py`); times come from a few steps that are timed here and
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from ttl_deploy.records.models import FULL
 from ttl_deploy.records.trials import SearchSettings, Trial
 from ttl_deploy.search import forecast_time
 from ttl_deploy.search.costs import cut_macs
+from ttl_deploy.search.executors import Place, Where
+from ttl_deploy.search.executors.local import pick_devices
 from ttl_deploy.search.executors.memory import estimate_task, find_places
 from ttl_deploy.search.forecast_time import Clock
 from ttl_deploy.search.imagined import Course
 from ttl_deploy.search.pace import MOST_AT_ONCE, Pace, measure_pace
 from ttl_deploy.search.prospect import Note, Prospect, latency_plan, look_ahead, tested_cuts
-from ttl_deploy.training.devices import pick_device
 
 _NAMED = 5
 _GENERATIONS = 2
@@ -38,8 +39,7 @@ def make_forecast(
     settings: SearchSettings,
     out: Path,
     *,
-    device: str = "auto",
-    workers: int | None = None,
+    where: Where,
     note: Note,
     progress: Progress,
 ) -> Forecast:
@@ -47,10 +47,10 @@ def make_forecast(
 
     Raises `TtlDeployError` as the search would, for what the user must mend.
     """
-    place = pick_device(device)
+    devices = pick_devices(where)
     ahead = look_ahead(settings, note=note, progress=progress)
     decoded = find_cache(ahead.manifest, settings.decode) is not None
-    side_by_side = _count_workers(ahead, place, workers)
+    side_by_side = _count_workers(ahead, find_places(devices, where.workers))
     return Forecast(
         policy=settings.policy,
         cuts=tuple(cut.name for cut in ahead.cuts),
@@ -62,7 +62,7 @@ def make_forecast(
         full_macs=settings.train.epochs * cut_macs(ahead.macs[FULL], ahead.images),
         exhaustive_macs=ahead.exhaustive_macs,
         patience=ahead.patience if ahead.patience + 1 < settings.train.epochs else 0,
-        time=estimate_time(ahead, place, workers=side_by_side, decoded=decoded, progress=progress),
+        time=estimate_time(ahead, devices[0], workers=side_by_side, decoded=decoded, progress=progress),
         disk=estimate_disk(ahead, out, workers=side_by_side, decoded=decoded),
         resumes=(out / "ledger.jsonl").exists(),
     )
@@ -146,13 +146,16 @@ def _longest(ahead: Prospect) -> Trial:
     return ahead.possible.trial_of[covered[-1].name, settings.strategies[0], settings.seeds[0]]
 
 
-def _count_workers(ahead: Prospect, device: torch.device, workers: int | None) -> int:
+def _count_workers(ahead: Prospect, places: Iterable[Place]) -> int:
     """Return how many trainings of the deepest cut run side by side, as many as memory allows."""
-    (place,) = find_places([device], workers)
-    if place.memory_bytes is None:
-        return place.workers
-    needed = estimate_task("train", _longest(ahead), device)
-    return max(1, min(place.workers, place.memory_bytes // max(1, needed)))
+
+    def fitting(place: Place) -> int:
+        if place.memory_bytes is None:
+            return place.workers
+        needed = estimate_task("train", _longest(ahead), torch.device(place.device))
+        return max(1, min(place.workers, place.memory_bytes // max(1, needed)))
+
+    return sum(map(fitting, places))
 
 
 def estimate_time(

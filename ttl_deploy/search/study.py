@@ -13,11 +13,10 @@ from ttl_deploy.search import environment, findings
 from ttl_deploy.search.candidates import check_phases, find_cuts, make_trials
 from ttl_deploy.search.conclusion import conclude, confirm, forget_early_choice, stop_early
 from ttl_deploy.search.context import Reporter, Study
-from ttl_deploy.search.executors.memory import find_places
+from ttl_deploy.search.executors import Where
 from ttl_deploy.search.findings import Found
 from ttl_deploy.search.preparation import count_images, find_costs, read_data
 from ttl_deploy.search.rounds import train
-from ttl_deploy.training.devices import pick_device
 
 _HOUR_S = 3600.0
 
@@ -27,30 +26,31 @@ def run_study(
     run: RunFolder,
     *,
     command: str,
-    device: str = "auto",
-    workers: int | None = None,
+    executor: str = "local",
+    where: Where | None = None,
     max_hours: float | None = None,
     reporter: Reporter,
 ) -> Found:
     """Search, or go on with the search that lies in `run`; returns the front with test scores, and the choice.
 
-    `workers` are trainings side by side, as far as their memory allows: by default one per core, on a GPU
-    at most `MOST_ON_GPU`. After `max_hours` it stops with the best front so far, and the test split closed.
+    `executor` is a name of its table, and `where` on what it trains. Results depend on neither. After
+    `max_hours` it stops with the best front so far, and the test split closed.
 
     Raises `TtlDeployError` for what the user must mend; everything done before is kept.
     """
-    place = pick_device(device)
+    began_s = time.monotonic()
+    check_names(settings)
+    opened, device = plugins.load("executors", executor).open(where or Where())
     study = Study(
         settings=settings,
         run=run,
         command=command,
-        device=place,
-        executor=plugins.load("executors", "local")(find_places([place], workers)),
+        device=device,
+        executor=opened,
         reporter=reporter,
-        deadline_s=None if max_hours is None else time.monotonic() + _HOUR_S * max_hours,
+        deadline_s=None if max_hours is None else began_s + _HOUR_S * max_hours,
     )
-    check_names(settings)
-    with run.owned(), closing(study.executor):
+    with closing(study.executor), run.owned():
         resumed = not run.claim(settings, command)
         feeding = environment.check_environment(run, settings, study.device)
         if resumed:

@@ -314,7 +314,7 @@ class _Training:
             weights_sha256=sha256_file(self.folder / WEIGHTS),
             weights_note=self.note,
             precision=self.precision,
-            device=str(self.device),
+            device=self.device.type,
             seconds=self.state.seconds,
         )
 
