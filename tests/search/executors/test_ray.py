@@ -22,12 +22,14 @@ from ttl_deploy.data.manifest_files import save_manifest
 from ttl_deploy.errors import StorageError, TargetUnavailableError, UsageError, WeightsError
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.models import ModelSpec
-from ttl_deploy.records.trials import SearchSettings, TrainSettings, Trial, TrialResult
+from ttl_deploy.records.trials import SearchSettings, TrainSettings, Trial, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.executors import Place, Where, ray_cluster
 from ttl_deploy.search.executors.local import LocalExecutor
-from ttl_deploy.search.executors.ray_executor import RayExecutor
+from ttl_deploy.search.executors.ray_executor import RayExecutor, _collect, _Sent
+from ttl_deploy.search.executors.ray_worker import Started
+from ttl_deploy.search.executors.worker import log_path
 from ttl_deploy.search.running import run_with_retries
 from ttl_deploy.search.tasks import Task
 from ttl_deploy.training.loop import Progress
@@ -293,6 +295,26 @@ def test_closing_leaves_no_worker(executor: Watched, tasks: list[Task]) -> None:
     with pytest.raises(InterruptedError):
         list(executor.run(long, report=stop))
     wait_for_end(executor.pids)
+
+
+def divide() -> float:
+    return 1 / 0
+
+
+def test_an_error_of_our_own_fails_the_trial_with_its_traceback_in_the_log(cluster: Cluster, tasks: list[Task]) -> None:
+    log = log_path(tasks[0])
+    log.parent.mkdir(parents=True)
+    sent = _Sent(0, tasks[0], 0, {}, ray.remote(divide).remote(), Started(host="here", pid=7))
+    outcome = _collect(sent).outcome
+    assert isinstance(outcome, TrialFailure)
+    assert outcome.kind == "error"
+    assert (
+        outcome.reason == f"the worker (process 7 on node here) failed: ZeroDivisionError: division by zero (see {log})"
+    )
+    assert "in divide" in log.read_text()
+    sent.started = None
+    with pytest.raises(TargetUnavailableError, match=r"cannot run ttl-deploy .*ZeroDivisionError"):
+        _collect(sent)
 
 
 ALONE = """

@@ -195,7 +195,8 @@ def _collect(sent: _Sent) -> Done:
         return Done(sent.position, fail(TrialError("error", describe_death(sent.task, _where(sent, "failed")))))
     except RayError as error:
         how = _where(sent, f"died, {type(error).__name__}: {str(error).partition('.')[0].strip()}")
-        return Done(sent.position, fail(TrialError("crash", describe_death(sent.task, how))))
+        # The log's last words are Ray's then, a native stack.
+        return Done(sent.position, fail(TrialError("crash", f"the worker {how} (see {log_path(sent.task)})")))
     if isinstance(answer, Refusal):
         raise answer.restore()
     return Done(sent.position, answer)

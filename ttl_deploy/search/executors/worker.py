@@ -16,8 +16,6 @@ from ttl_deploy.training.loop import Progress
 
 _REPORT_EVERY_S = 0.2
 _LOG = "worker.log"
-_RAY_MARKS = (":task_name:", ":job_id:", ":actor_name:")
-"""How lines begin that Ray prints for itself, into the output of its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +74,5 @@ def redirect_output(path: Path) -> None:
 def describe_death(task: Task, how: str) -> str:
     """Say how a task's process ended, what it printed last, and where all of it stands."""
     log = log_path(task)
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    printed = [line for line in lines if not line.startswith(_RAY_MARKS)]
+    printed = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return f"the worker {how}{': ' + printed[-1] if printed else ''} (see {log})"
