@@ -1,0 +1,130 @@
+"""How often intervals and verdicts are right, over simulated studies with patients of several images.
+
+The short tests have bounds that chance alone passes; the slow one prints the figures of docs/evidence.md.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from ttl_deploy.evidence import intervals, noninferiority
+
+from .simulated import draw
+
+MARGIN = 0.1
+FULL = 0.85
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Shares of studies: the interval covers the truth, resampled by patient and by image; each wrong verdict."""
+
+    covered: float
+    covered_by_image: float
+    wrongly_non_inferior: float
+    wrongly_inferior: float
+
+
+def repeat(studies, *, models=1, patients=120, per_patient=4, replicates=300, margin=MARGIN, full=FULL):
+    """Draw studies in which every model is worse by exactly the margin, where both verdicts are wrong."""
+    generator = np.random.default_rng(11)
+    aurocs = (full, *[full - margin] * models)
+    counts = np.zeros(4)
+    for number in range(studies):
+        study = draw(generator, aurocs, patients=patients, per_patient=per_patient)
+        options = {"replicates": replicates, "seed": number}
+        comparison = noninferiority.compare(
+            study.models, study.labels, study.patients, split="test", margin=margin, **options
+        )
+        found = [one.verdict for one in comparison.verdicts]
+        image = intervals.paired_difference(
+            *(study.models["small1"], study.models["full"], study.labels, np.arange(len(study.labels))),
+            reference="full",
+            **options,
+        )
+        patient = comparison.verdicts[0].difference
+        counts += (
+            patient.low <= -margin <= patient.high,
+            image.low <= -margin <= image.high,
+            "non-inferior" in found,
+            "inferior" in found,
+        )
+    return Shares(
+        covered=counts[0] / studies,
+        covered_by_image=counts[1] / studies,
+        wrongly_non_inferior=counts[2] / studies,
+        wrongly_inferior=counts[3] / studies,
+    )
+
+
+def power(true_difference, *, per_patient, pilots, studies, replicates=300, patients=120):
+    """Return the share of decided studies at the size that pilots ask for, and that size in patients."""
+    generator = np.random.default_rng(12)
+    aurocs = (FULL, FULL + true_difference)
+    errors = []
+    for number in range(pilots):
+        pilot = draw(generator, aurocs, patients=patients, per_patient=per_patient)
+        (found,) = noninferiority.compare(
+            pilot.models, pilot.labels, pilot.patients, split="test", margin=MARGIN, replicates=replicates, seed=number
+        ).verdicts
+        errors.append(found.standard_error)
+    factor = noninferiority.needed_factor(float(np.mean(errors)), MARGIN + true_difference, alpha=0.025)
+    size, decided = round(factor * patients), 0
+    for number in range(studies):
+        study = draw(generator, aurocs, patients=size, per_patient=per_patient)
+        (found,) = noninferiority.compare(
+            study.models, study.labels, study.patients, split="test", margin=MARGIN, replicates=replicates, seed=number
+        ).verdicts
+        decided += found.verdict == "non-inferior"
+    return decided / studies, size
+
+
+def test_the_interval_covers_by_patient_and_not_by_image_and_the_verdict_is_rarely_wrong():
+    found = repeat(400)
+    assert 0.93 <= found.covered <= 0.97
+    assert found.covered_by_image < 0.85
+    assert found.wrongly_non_inferior <= 0.05
+    assert found.wrongly_inferior <= 0.05
+
+
+def test_any_wrong_verdict_over_four_models_is_as_rare():
+    found = repeat(200, models=4, per_patient=2)
+    assert found.wrongly_non_inferior <= 0.05
+    assert found.wrongly_inferior <= 0.05
+
+
+def test_the_stated_number_of_patients_decides_with_the_stated_probability():
+    share, size = power(-0.05, per_patient=2, pilots=40, studies=300)
+    assert size > 120
+    assert share == pytest.approx(noninferiority.POWER, abs=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("full", "margin", "patients", "per_patient", "models"),
+    [
+        (0.85, 0.1, 120, 4, 1),
+        (0.85, 0.05, 300, 3, 1),
+        (0.85, 0.05, 300, 1, 1),
+        (0.95, 0.03, 400, 2, 1),
+        (0.97, 0.02, 600, 1, 1),
+        (0.85, 0.05, 300, 2, 4),
+    ],
+)
+def test_the_same_over_many_settings(full, margin, patients, per_patient, models):
+    found = repeat(
+        1000, models=models, patients=patients, per_patient=per_patient, replicates=400, margin=margin, full=full
+    )
+    print(f"\n| {full} | {margin} | {patients} × {per_patient} | {models} | {found} |")
+    assert 0.93 <= found.covered <= 0.97
+    assert found.wrongly_non_inferior <= 0.05
+    assert found.wrongly_inferior <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("true_difference", [0.0, -0.05])
+def test_the_power_is_as_stated(true_difference):
+    share, size = power(true_difference, per_patient=2, pilots=200, studies=1000, replicates=400)
+    print(f"\n{true_difference}: {share:.3f} at {size} patients")
+    assert share == pytest.approx(noninferiority.POWER, abs=0.04)

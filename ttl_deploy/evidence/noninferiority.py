@@ -1,0 +1,324 @@
+"""Is a smaller model as good as the reference? Paired non-inferiority of AUROC, by the bootstrap over patients.
+
+The bootstrap decides, everywhere by the same rule: it knows of several images per patient and of several
+classes. Two one-sided tests per model, each at half of what the level leaves (2.5 % for 95 %): "worse by
+the margin or more", whose rejection makes `non-inferior`, and "worse by the margin or less", whose rejection makes
+`inferior`. A p-value is the share of resampled differences on the side of its hypothesis, the interval turned round
+(Efron and Tibshirani 1993, chapters 13 and 16; plus one in both counts, Davison and Hinkley 1997, section 4.2), so
+the verdict on one model never contradicts its interval. Holm 1979 corrects each kind over the models.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ttl_deploy.errors import DataError, UsageError
+from ttl_deploy.evidence import delong, intervals, metrics
+from ttl_deploy.evidence.intervals import LEVEL, REPLICATES, Resampled
+from ttl_deploy.evidence.metrics import Floats, Integers
+from ttl_deploy.records.data import Split
+from ttl_deploy.records.scores import PairedDifference
+from ttl_deploy.records.verdicts import ComparedModel, Comparison, DelongTest, Needed, NonInferiority, Verdict
+
+MARGIN = 0.02
+POWER = 0.8
+FEWEST_PATIENTS = 10
+"""With fewer patients on one side of a class, resamples say little about other patients."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setting:
+    """What all tests of one comparison share; `fewest` is as `_fewest_patients` returns it."""
+
+    labels: Integers
+    patients: int
+    positives: int
+    fewest: int
+    share: float
+    independent: bool
+    margin: float
+    level: float
+    models: int
+
+    @property
+    def alpha(self) -> float:
+        return (1 - self.level) / 2
+
+    @property
+    def floor(self) -> int:
+        """Patients below which a loss of the margin would too often go unseen, see `patients_to_exclude`."""
+        return patients_to_exclude(self.share, alpha=self.alpha)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Test:
+    """One model's tests before correction, or why there are none; `same` where its predictions are the reference's."""
+
+    model: str
+    reason: str = ""
+    difference: PairedDifference | None = None
+    standard_error: float = 0.0
+    p_non_inferior: float = 1.0
+    p_inferior: float = 1.0
+    delong: DelongTest | None = None
+    same: bool = False
+
+
+def compare(
+    predictions: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    patients: ArrayLike,
+    *,
+    split: Split,
+    patients_known: bool = True,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare the first model of `predictions` with each of the others, on the same resamples of patients.
+
+    `predictions` holds probabilities `(N, C)`, or `(seeds, N, C)`: then AUROCs are means over seeds.
+    `labels` and `patients` are `(N,)`. Raises `UsageError` for a margin or level out of range, fewer than two
+    models, or too few replicates for so many, and `DataError` where arrays do not fit.
+    """
+    _check_request(len(predictions), margin=margin, level=level, replicates=replicates)
+    checked = {name: metrics.check_predictions(one, labels)[0] for name, one in predictions.items()}
+    truth = np.asarray(labels, dtype=np.int64)
+    resampled = {
+        name: intervals.resample(one, truth, patients, replicates=replicates, seed=seed)
+        for name, one in checked.items()
+    }
+    reference, *others = checked
+    setting = _describe(checked, truth, patients, margin=margin, level=level)
+    tests = [_test(name, reference, checked, resampled, setting) for name in others]
+    return Comparison(
+        split=split,
+        margin=margin,
+        level=level,
+        images=len(truth),
+        patients=setting.patients,
+        positives=setting.positives,
+        patients_known=patients_known,
+        models=tuple(
+            ComparedModel(name=name, auroc=intervals.score_resampled(one, "auroc", split=split, level=level))
+            for name, one in resampled.items()
+        ),
+        verdicts=_decide(tests, setting),
+    )
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Return p-values corrected for their number by Holm's step-down method (Holm 1979), in the given order.
+
+    Rejecting those at most alpha makes any false rejection at most alpha likely, whatever depends on what.
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for step, position in enumerate(sorted(range(len(p_values)), key=lambda one: p_values[one])):
+        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[position]))
+        corrected[position] = largest
+    return tuple(corrected)
+
+
+def patients_to_exclude(share: float, *, alpha: float) -> int:
+    """Return how many patients make a flaw that hits a `share` of them go unseen with probability alpha at most.
+
+    A model that loses this share of the positives entirely has an AUROC lower by it, yet with fewer patients
+    often none of them is in the sample, and no resample can tell: (1 - share)^n <= alpha.
+    """
+    return math.ceil(math.log(alpha) / math.log1p(-share))
+
+
+def needed_factor(standard_error: float, distance: float, *, alpha: float, power: float = POWER) -> float:
+    """Return how many times the patients a one-sided test needs, so that it rejects with probability `power`.
+
+    `distance` is from the true difference to the margin, above 0; the standard error falls with the square root
+    of the patients, and the difference is taken as normal (Chow et al. 2017, Sample Size Calculations, section 3.2).
+    """
+    quantiles = _NORMAL.inv_cdf(1 - alpha) + _NORMAL.inv_cdf(power)
+    return (standard_error * quantiles / distance) ** 2
+
+
+def _check_request(models: int, *, margin: float, level: float, replicates: int) -> None:
+    if models < 2:
+        raise UsageError(f"{models} model given: name the reference and at least one to compare with it")
+    if not 0 < margin < 0.5:
+        raise UsageError(f"margin = {margin}: give a difference in AUROC above 0 and below 0.5, such as {MARGIN}")
+    if not 0.5 <= level < 1:
+        raise UsageError(f"level = {level}: give a share from 0.5 to below 1, such as {LEVEL}")
+    # The smallest p-value is 1 / (replicates + 1), before it is multiplied by the number of models.
+    if (replicates + 1) * (1 - level) / 2 < models - 1:
+        least = math.ceil(2 * (models - 1) / (1 - level))
+        raise UsageError(
+            f"{replicates} replicates are too few to decide on {models - 1} models at level {level}: "
+            f"use at least {least}, or a lower level"
+        )
+
+
+def _describe(
+    checked: Mapping[str, Floats], labels: Integers, patients: ArrayLike, *, margin: float, level: float
+) -> _Setting:
+    sizes = {name: one.shape[2] for name, one in checked.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"the models predict unequal numbers of classes: {sizes}")
+    some = next(iter(checked.values()))
+    names, units = np.unique(np.asarray(patients), return_inverse=True)
+    classes = [
+        klass
+        for klass, defined in zip(metrics.scored_classes(some), metrics.defined_classes(some, labels), strict=True)
+        if defined
+    ]
+    return _Setting(
+        labels=labels,
+        patients=len(names),
+        positives=min((int((labels == klass).sum()) for klass in classes), default=0),
+        fewest=min((_fewest_patients(labels == klass, units) for klass in classes), default=0),
+        share=min(margin * max(len(classes), 1), 0.99),
+        independent=some.shape[2] == 2 and len(names) == len(labels),
+        margin=margin,
+        level=level,
+        models=len(checked) - 1,
+    )
+
+
+def _fewest_patients(positive: ArrayLike, units: Integers) -> int:
+    """Return how many patients have positive images, or how many have others: the smaller number."""
+    flags = np.asarray(positive, dtype=np.bool_)
+    return min(len(np.unique(units[flags])), len(np.unique(units[~flags])))
+
+
+def _test(
+    name: str,
+    reference: str,
+    checked: Mapping[str, Floats],
+    resampled: Mapping[str, Resampled],
+    setting: _Setting,
+) -> _Test:
+    a, b = resampled[name], resampled[reference]
+    same = np.array_equal(checked[name], checked[reference])
+    differences = a.replicates["auroc"] - b.replicates["auroc"]
+    known = differences[~np.isnan(differences)]
+    reason = a.evaluations["auroc"].reason or _why_undefined(known, len(differences), setting, same=same)
+    if reason:
+        return _Test(model=name, reason=reason)
+    return _Test(
+        model=name,
+        difference=intervals.subtract_resampled(a, b, reference=reference, level=setting.level),
+        standard_error=float(known.std(ddof=1)),
+        p_non_inferior=_share(known <= -setting.margin),
+        p_inferior=_share(known >= -setting.margin),
+        delong=_delong(reference, checked[name], checked[reference], setting) if setting.independent else None,
+        same=same,
+    )
+
+
+def _why_undefined(known: Floats, replicates: int, setting: _Setting, *, same: bool) -> str:
+    if setting.fewest < FEWEST_PATIENTS:
+        return f"too small: a class stands for {setting.fewest} patients only, fewer than {FEWEST_PATIENTS}"
+    if 2 * len(known) < replicates:
+        return f"{replicates - len(known)} of {replicates} resamples lack a class that is scored"
+    if not same and (known == known[0]).all():
+        return "all resamples give the same difference, as where both are perfect: its spread is not known"
+    return ""
+
+
+def _share(on_its_side: ArrayLike) -> float:
+    """Return the share of resamples on the side of a hypothesis, counting one more that always is."""
+    flags = np.asarray(on_its_side)
+    return (1 + int(flags.sum())) / (1 + flags.size)
+
+
+def _delong(reference: str, own: Floats, others: Floats, setting: _Setting) -> DelongTest | None:
+    value, error = delong.compare(setting.labels, own[:, :, 1], others[:, :, 1])
+    if error == 0:
+        return None
+    reach = _NORMAL.inv_cdf(1 - setting.alpha) * error
+    return DelongTest(
+        difference=PairedDifference(
+            reference=reference,
+            value=value,
+            low=max(value - reach, -1.0),
+            high=min(value + reach, 1.0),
+            level=setting.level,
+        ),
+        standard_error=error,
+        p_non_inferior=_NORMAL.cdf((-setting.margin - value) / error),
+    )
+
+
+def _decide(tests: Sequence[_Test], setting: _Setting) -> tuple[NonInferiority, ...]:
+    """Give every model its verdict; undefined ones count as compared, which only makes the correction stricter."""
+    non_inferior = holm([test.p_non_inferior for test in tests])
+    inferior = holm([test.p_inferior for test in tests])
+    return tuple(
+        NonInferiority(model=test.model, verdict="undefined", reason=test.reason)
+        if test.difference is None
+        else _judge(test, test.difference, not_worse, worse, setting)
+        for test, not_worse, worse in zip(tests, non_inferior, inferior, strict=True)
+    )
+
+
+def _judge(
+    test: _Test, difference: PairedDifference, not_worse: float, worse: float, setting: _Setting
+) -> NonInferiority:
+    enough = test.same or setting.fewest >= setting.floor
+    verdict: Verdict
+    needed = None
+    if not_worse <= setting.alpha and enough:
+        verdict, reason = "non-inferior", f"worse by {setting.margin:g} or more is excluded"
+    elif worse <= setting.alpha:
+        verdict, reason = "inferior", f"worse by less than {setting.margin:g}, or better, is excluded"
+    else:
+        needed = _need(test.standard_error, difference.value, setting)
+        verdict, reason = "inconclusive", _why_inconclusive(setting, decided=not_worse <= setting.alpha, needed=needed)
+    return NonInferiority(
+        model=test.model,
+        verdict=verdict,
+        reason="its predictions are the reference's" if test.same else reason,
+        difference=difference,
+        standard_error=test.standard_error,
+        p_non_inferior=test.p_non_inferior,
+        p_inferior=test.p_inferior,
+        holm_non_inferior=not_worse,
+        holm_inferior=worse,
+        delong=test.delong,
+        needed=needed,
+    )
+
+
+def _need(standard_error: float, observed: float, setting: _Setting) -> Needed | None:
+    """Return what a decision needs if the observed difference is the true one, a gain counting as none.
+
+    Observed, because with "no difference" a model that looks worse would get fewer patients than it had; no
+    gain, because what looks better is rarely that much so. Corrected for all models at once, Holm's first step.
+    """
+    assumed = min(observed, 0.0)
+    distance = abs(assumed + setting.margin)
+    if distance < 1e-9:
+        return None
+    factor = needed_factor(standard_error, distance, alpha=setting.alpha / setting.models)
+    if assumed > -setting.margin:
+        factor = max(factor, setting.floor / setting.fewest)
+    return Needed(
+        positives=math.ceil(factor * setting.positives),
+        patients=math.ceil(factor * setting.patients),
+        power=POWER,
+        assumed_difference=assumed,
+    )
+
+
+def _why_inconclusive(setting: _Setting, *, decided: bool, needed: Needed | None) -> str:
+    if decided:
+        return (
+            f"too few patients: a flaw in {setting.share:.2g} of them could go unseen among {setting.fewest}, "
+            f"{setting.floor} of each class are needed"
+        )
+    if needed is None:
+        return "the observed difference is the margin: no number of patients would decide"
+    return f"too few positives: {needed.positives:,} would decide with probability {needed.power:.0%}"
