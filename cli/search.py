@@ -139,7 +139,7 @@ def run(
         str | None, typer.Option(help="Several GPUs of this machine, e.g. 0,1, instead of --device.")
     ] = None,
     executor: Annotated[str, typer.Option(help="local, or ray for a cluster: see docs/cluster.md.")] = "local",
-    address: Annotated[str | None, typer.Option(help="With --executor ray: HOST:PORT of the cluster's head.")] = None,
+    address: Annotated[str | None, typer.Option(help="With --executor ray: HOST:PORT, auto or local [local].")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Trainings side by side at most, as memory allows [cores; GPU: 4].")
     ] = None,

@@ -33,7 +33,8 @@ def run_study(
 ) -> Found:
     """Search, or go on with the search that lies in `run`; returns the front with test scores, and the choice.
 
-    `executor` is a name of its table, and `where` on what it trains. Results depend on neither. After
+    `executor` is a name of its table, and `where` on what it trains. On the same kind of device results depend on
+    neither. After
     `max_hours` it stops with the best front so far, and the test split closed.
 
     Raises `TtlDeployError` for what the user must mend; everything done before is kept.
