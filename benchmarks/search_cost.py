@@ -30,7 +30,6 @@ from ttl_deploy.records.candidates import JOINT, Candidate
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.probe import Probe
-from ttl_deploy.records.stages import Stage
 from ttl_deploy.records.trials import Profile, SearchSettings, TrainSettings, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.machine import usable_cores
@@ -41,16 +40,17 @@ from ttl_deploy.search.study import run_study
 from ttl_deploy_cli.progress import show_study
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "search-measured.md"
-UNCONFIRMED = "guided, joint network only"
-POLICIES: dict[str, tuple[str, tuple[Stage, ...]]] = {
-    "exhaustive": ("exhaustive", ()),
-    "hierarchical": ("hierarchical", ()),
-    "halving": ("halving", ()),
-    "guided": ("guided", ()),
-    UNCONFIRMED: ("guided", ("confirm",)),
+WARM_START, UNCONFIRMED = "guided, warm start", "guided, joint network only"
+POLICIES: dict[str, dict[str, object]] = {
+    "exhaustive": {"policy": "exhaustive"},
+    "hierarchical": {"policy": "hierarchical"},
+    "halving": {"policy": "halving"},
+    "guided": {"policy": "guided"},
+    WARM_START: {"policy": "guided", "warm_start": True},
+    UNCONFIRMED: {"policy": "guided", "skip": ("confirm",)},
 }
-"""By name: the policy and the stages that it leaves out."""
-TAKES_FROM = {"hierarchical": "exhaustive", "guided": "exhaustive", UNCONFIRMED: "guided"}
+"""By name: the settings that make it."""
+TAKES_FROM = {"hierarchical": "exhaustive", "guided": "exhaustive", WARM_START: "guided", UNCONFIRMED: "guided"}
 """The search whose trainings a search takes over."""
 CUTS = tuple(f"features.{number}" for number in (2, 3, 4, 6, 7, 9, 11, 13, 14, 16))
 Row = dict[str, object]
@@ -87,8 +87,7 @@ def search(task: Task, name: str, parent: Path, command: str) -> RunFolder:
     """Run one policy to its end; what was trained already is taken over as it is."""
     folder = parent / _slug(task.title)
     run = RunFolder(folder / _slug(name))
-    policy, skip = POLICIES[name]
-    settings = replace(task.settings, policy=policy, skip=skip)
+    settings = replace(task.settings, **POLICIES[name])
     if name in TAKES_FROM and not run.front.exists():
         with run.owned():
             run.claim(settings, command)
@@ -258,6 +257,7 @@ trainings of single cuts, as a share of the exhaustive search's cost: for `guide
 "Behind the exhaustive choice" is the test AUROC of that choice less that of the policy's, paired by patient: above 0
 the policy chose worse. Seconds are those of a machine that had other things to do as well; the shares are of MACs.
 
+`{WARM_START}` (`--warm-start`) finetunes the finalist from its exit, for three of the five epochs.
 `{UNCONFIRMED}` (`--skip confirm`) trains nothing but the joint network, so the full network that it
 compares with is that network's deepest exit, not one trained by itself.
 

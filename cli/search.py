@@ -122,7 +122,7 @@ def run(
         bool | None,
         typer.Option(
             "--warm-start/--cold-start",
-            help="With --policy guided: finalists begin with the joint network's weights, or the backbone's [warm].",
+            help="With --policy guided: finalists begin with the joint network's weights, for fewer epochs [cold].",
         ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 0,1,2 [0].")] = None,

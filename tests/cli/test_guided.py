@@ -24,7 +24,7 @@ DATA = (
 )
 SEARCH = (
     *("search", *DATA, "--epochs", "2", "--batch-size", "16", "--lr", "3e-3", "--seeds", "0,1", "--workers", "2"),
-    *("--profile-seconds", "0.05", "--cuts", "stage2.3,stage3.3,stage3.7"),
+    *("--profile-seconds", "0.05", "--cuts", "stage2.3,stage3.3,stage3.7", "--warm-start"),
 )
 CUTS = ("stage2.3", "stage3.3", "stage3.7", "full")
 JOINT = "all-exits__full__s0"

@@ -97,7 +97,7 @@ class SearchSettings:
     (what the weights are used to), a convention's name, or numbers MEAN/STD for pixel values in 0..1.
     `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
     at most one of them is set. Every cut is trained by every one of the `strategies`. `skip` are the stages
-    that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits.
+    that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits, for fewer epochs.
     """
 
     backbone: str
@@ -108,7 +108,7 @@ class SearchSettings:
     strategies: tuple[str, ...] = ("full",)
     policy: str = "guided"
     skip: tuple[Stage, ...] = ()
-    warm_start: bool = True
+    warm_start: bool = False
     seeds: tuple[int, ...] = (0,)
     decode: DecodeSettings = field(default_factory=lambda: DecodeSettings(image_size=224))
     label_col: str = "label"
