@@ -75,16 +75,18 @@ def test_a_patience_makes_it_at_most_that_and_at_least_one_epoch_more_than_the_p
     assert confirm_of(ahead_of(settings_of("exhaustive", patience=EPOCHS)))[1] == never
 
 
-def test_a_guided_search_trains_the_full_network_alone_at_least_and_three_finalists_at_most() -> None:
-    ahead = ahead_of(settings_of("guided", strategies=("full",), seeds=(0, 1, 2), cuts=("all",)))
+@pytest.mark.parametrize(("warm", "epochs"), [(False, EPOCHS), (True, 5)])  # 5 are six tenths, rounded up
+def test_a_guided_search_trains_the_full_network_alone_at_least_and_three_finalists_at_most(
+    warm: bool, epochs: int
+) -> None:
+    ahead = ahead_of(settings_of("guided", strategies=("full",), seeds=(0, 1, 2), cuts=("all",), warm_start=warm))
     trainings, macs = confirm_of(ahead)
     assert (trainings.least, trainings.most) == (3, 3 * 4)
     per_image = macs_of_image()
     epoch = 3 * ahead.images["train"] + ahead.images["val"]
     assert macs.least == pytest.approx(3 * EPOCHS * epoch * per_image[FULL])
     finalists = sorted((value for cut, value in per_image.items() if cut != FULL), reverse=True)[:3]
-    warm_epochs = 5  # six tenths of them, rounded up
-    assert macs.most == pytest.approx(macs.least + 3 * warm_epochs * epoch * sum(finalists))
+    assert macs.most == pytest.approx(macs.least + 3 * epochs * epoch * sum(finalists))
 
 
 def test_a_halving_search_counts_the_epochs_of_what_is_dropped() -> None:

@@ -54,6 +54,7 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         decode=DecodeSettings(image_size=32),
         train=TrainSettings(epochs=EPOCHS, batch_size=16),
         skip=("profile",),
+        warm_start=True,
     )
     run = RunFolder(here / "run")
     with pytest.MonkeyPatch.context() as patch:

@@ -97,7 +97,8 @@ class SearchSettings:
     (what the weights are used to), a convention's name, or numbers MEAN/STD for pixel values in 0..1.
     `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
     at most one of them is set. Every cut is trained by every one of the `strategies`. `skip` are the stages
-    that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits, for fewer epochs.
+    that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits,
+    for fewer epochs.
     """
 
     backbone: str
