@@ -268,6 +268,8 @@ def _add_up(stage: Stage, trainings: list[_Training], *, told: str) -> StageCost
 
 def _tested(read: _Read) -> Iterator[StageCost]:
     for entry in read.run.ledger.of_event("test_opened"):
+        if entry.key != "search":
+            continue  # `compare` reads what the search's own opening has predicted, and runs no model
         opening = codec.from_builtins(TestOpening, dict(entry.content))
         trials = [codec.load(Trial, read.run.trial(key) / "trial.json") for key in opening.trials]
         macs = float(sum(read.macs[trial.model.cut] for trial in trials) * read.images["test"])
