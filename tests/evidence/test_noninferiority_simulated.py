@@ -51,14 +51,14 @@ def repeat(studies, *, models=1, patients=120, per_patient=4, replicates=300, ma
             "inferior" in found,
         )
     return Shares(
-        covered=counts[0] / studies,
-        covered_by_image=counts[1] / studies,
-        wrongly_non_inferior=counts[2] / studies,
-        wrongly_inferior=counts[3] / studies,
+        covered=float(counts[0]) / studies,
+        covered_by_image=float(counts[1]) / studies,
+        wrongly_non_inferior=float(counts[2]) / studies,
+        wrongly_inferior=float(counts[3]) / studies,
     )
 
 
-def power(true_difference, *, per_patient, pilots, studies, replicates=300, patients=120):
+def power(true_difference, *, margin, pilots, studies, per_patient=2, replicates=300, patients=200):
     """Return the share of decided studies at the size that pilots ask for, and that size in patients."""
     generator = np.random.default_rng(12)
     aurocs = (FULL, FULL + true_difference)
@@ -66,15 +66,15 @@ def power(true_difference, *, per_patient, pilots, studies, replicates=300, pati
     for number in range(pilots):
         pilot = draw(generator, aurocs, patients=patients, per_patient=per_patient)
         (found,) = noninferiority.compare(
-            pilot.models, pilot.labels, pilot.patients, split="test", margin=MARGIN, replicates=replicates, seed=number
+            pilot.models, pilot.labels, pilot.patients, split="test", margin=margin, replicates=replicates, seed=number
         ).verdicts
         errors.append(found.standard_error)
-    factor = noninferiority.needed_factor(float(np.mean(errors)), MARGIN + true_difference, alpha=0.025)
+    factor = noninferiority.needed_factor(float(np.mean(errors)), margin + true_difference, alpha=0.025)
     size, decided = round(factor * patients), 0
     for number in range(studies):
         study = draw(generator, aurocs, patients=size, per_patient=per_patient)
         (found,) = noninferiority.compare(
-            study.models, study.labels, study.patients, split="test", margin=MARGIN, replicates=replicates, seed=number
+            study.models, study.labels, study.patients, split="test", margin=margin, replicates=replicates, seed=number
         ).verdicts
         decided += found.verdict == "non-inferior"
     return decided / studies, size
@@ -95,8 +95,8 @@ def test_any_wrong_verdict_over_four_models_is_as_rare():
 
 
 def test_the_stated_number_of_patients_decides_with_the_stated_probability():
-    share, size = power(-0.05, per_patient=2, pilots=40, studies=300)
-    assert size > 120
+    share, size = power(-0.02, margin=0.05, pilots=30, studies=250)
+    assert size > 200
     assert share == pytest.approx(noninferiority.POWER, abs=0.06)
 
 
@@ -123,8 +123,10 @@ def test_the_same_over_many_settings(full, margin, patients, per_patient, models
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("true_difference", [0.0, -0.05])
-def test_the_power_is_as_stated(true_difference):
-    share, size = power(true_difference, per_patient=2, pilots=200, studies=1000, replicates=400)
-    print(f"\n{true_difference}: {share:.3f} at {size} patients")
-    assert share == pytest.approx(noninferiority.POWER, abs=0.04)
+@pytest.mark.parametrize(
+    ("true_difference", "margin", "within"), [(0.0, 0.03, 0.05), (-0.02, 0.05, 0.05), (-0.05, 0.1, 0.08)]
+)
+def test_the_power_is_about_as_stated_and_less_so_with_few_patients(true_difference, margin, within):
+    share, size = power(true_difference, margin=margin, pilots=100, studies=1000, replicates=400)
+    print(f"\n| {margin} | {true_difference} | {size} | {share:.3f} |")
+    assert share == pytest.approx(noninferiority.POWER, abs=within)

@@ -33,7 +33,11 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setting:
-    """What all tests of one comparison share; `fewest` is as `_fewest_patients` returns it."""
+    """What all tests of one comparison share.
+
+    `fewest` patients stand on one side of a scored class, with it or without; whoever loses a `share` of
+    them loses the margin. `independent`: two classes, and one image per patient.
+    """
 
     labels: Integers
     patients: int
