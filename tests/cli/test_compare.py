@@ -96,6 +96,7 @@ def test_trials_of_a_run_are_compared_without_torch(ttl_deploy: Run, run: Path) 
 
 def test_the_ledger_tells_of_each_use_of_the_test_split_but_not_of_validation(ttl_deploy: Run, run: Path) -> None:
     before = RunFolder(run).ledger.of_event("test_opened")
+    cost = as_json(ttl_deploy("front", run, "--json"))["stages"]
     for split, times in (("val", 0), ("test", 1), ("test", 2)):
         full, small, *_ = trials(run, split)
         done = ttl_deploy("compare", full, small)
@@ -105,6 +106,7 @@ def test_the_ledger_tells_of_each_use_of_the_test_split_but_not_of_validation(tt
     assert opened[0].content["trials"] == [full.parent.name, small.parent.name]
     assert opened[0].content["command"].startswith("ttl-deploy compare ")
     assert "its test split was used" in done.stderr
+    assert as_json(ttl_deploy("front", run, "--json"))["stages"] == cost
     report = ttl_deploy("report", run)
     assert report.returncode == 0, report.stderr
     assert "opened 3 times" in (run / "report.html").read_text(encoding="utf-8")
