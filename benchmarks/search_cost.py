@@ -242,14 +242,14 @@ def _policy_line(row: Row) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def write_document(text: str, command: str, given: argparse.Namespace, minutes: float) -> None:
+def write_document(text: str, command: str, given: argparse.Namespace) -> None:
     """Write the tables into the documents, with the command that makes them."""
     cores, cuts = usable_cores(), len(CUTS) + 1
     document = f"""# What a search costs, measured
 
 Written by
 `{command}`
-in {minutes:.0f} minutes on {cores} cores; figures and machine are in `benchmarks/results/search_cost.json`.
+on {cores} cores; figures and machine are in `benchmarks/results/search_cost.json`.
 
 MobileNetV2 with ImageNet weights, {cuts} cuts, {given.seeds} seeds, {given.image_size} px, at most {given.images}
 training images (phantom: patients in all), at most {given.epochs} epochs. "Finding the depth" is what comes before the
@@ -288,7 +288,7 @@ def main() -> None:
     print(f"{text}\n{minutes:.1f} minutes")
     store("search_cost", command, [*rows, *curves])
     if given.write:
-        write_document(text, command, given, minutes)
+        write_document(text, command, given)
 
 
 if __name__ == "__main__":
