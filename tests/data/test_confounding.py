@@ -54,6 +54,14 @@ def test_a_class_between_two_sizes_is_found_where_no_line_divides_them(labels):
     assert abs(metrics.auroc(labels, traits["width"]) - 0.5) < 0.1
 
 
+@pytest.mark.parametrize(("count", "wide"), [(24, 6), (24, 12), (24, 18), (400, 12), (400, 200), (400, 388)])
+def test_two_sizes_are_told_apart_however_rare_one_is(count, wide):
+    labels = (np.arange(count) < wide).astype(int)
+    traits = _equal_files(count)
+    traits["width"] += labels
+    assert find_aurocs(traits, labels) == {"image width": 1, "aspect ratio": 1, confounding.TOGETHER: 1}
+
+
 def test_traits_that_never_vary_are_left_out(labels):
     assert "colour mode" not in find_aurocs(describe_files(400), labels)
     assert find_aurocs(_equal_files(400), labels) == {}

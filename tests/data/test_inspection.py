@@ -196,6 +196,16 @@ def test_an_alarm_names_the_trait_and_noise_gives_none(make, telling):
     )
 
 
+@pytest.mark.parametrize(("patients", "alarmed"), [(9, False), (10, True)])
+def test_few_patients_give_no_alarm_however_well_a_trait_separates_them(make, patients, alarmed):
+    rows = [
+        (f"i{n}.png", draw(n, side=40 + 8 * (n % 2)), "ab"[n % 2], f"p{n}", SPLITS[n // 2 % 4])
+        for n in range(2 * patients)
+    ]
+    widths = [score for score in inspect(make(rows)).confounding.traits if score.trait == "image width"]
+    assert [(score.auroc, score.alarming) for score in widths] == [(1, alarmed)]
+
+
 def test_a_spread_of_numbers():
     spread = inspection.measure_spread([3, 1, 2, 10])
     assert (spread.smallest, spread.median, spread.largest) == (1, 2.5, 10)

@@ -64,13 +64,16 @@ def _column(traits: Traits, key: str) -> NDArray[np.generic]:
 
 
 def _bin(values: NDArray[np.generic], *, patients: int) -> NDArray[np.intp]:
-    """Number words, and put figures into bins of about as many images each."""
+    """Number words, and put figures into bins by their rank, equal ones by the middle of their ranks.
+
+    So a value that most images share has a bin apart from those below and above it.
+    """
+    _, values_of, counts = np.unique(values, return_inverse=True, return_counts=True)
     if values.dtype.kind == "U":
-        return np.asarray(np.unique(values, return_inverse=True)[1])
+        return np.asarray(values_of)
     bins = min(max(patients // _PATIENTS_PER_BIN, 2), _MOST_BINS)
-    figures = values.astype(np.float64)
-    edges = np.unique(np.quantile(figures, np.arange(1, bins) / bins, method="higher"))
-    return np.unique(np.searchsorted(edges, figures), return_inverse=True)[1]
+    middles = (np.cumsum(counts) - counts / 2) / len(values)
+    return np.unique((middles * bins).astype(np.intp)[values_of], return_inverse=True)[1].astype(np.intp)
 
 
 def _divide(groups: NDArray[np.intp], *, seed: int) -> NDArray[np.intp]:

@@ -20,7 +20,7 @@ from ttl_deploy.runtime.machine import usable_cores
 ALARM_AUROC = 0.7
 ALARM_LOW = 0.6
 """A trait is alarming from this AUROC on, if its interval lies above this bound as well."""
-_LEAST_PATIENTS = 10  # per class, for an alarm where all resamples agree and there is no interval
+_LEAST_PATIENTS = 10  # in at least two classes: with fewer, resamples agree on chance too often
 _EXAMINED = 20_000
 _REPLICATES = 500
 
@@ -107,8 +107,9 @@ def _score(
     resampled = intervals.resample(probabilities, labels, patients, replicates=_REPLICATES)
     found = intervals.score_resampled(resampled, "auroc", split="train")
     auroc = 0.5 if found.value is None else found.value
-    fewest = min(len(np.unique(patients[labels == label])) for label in np.unique(labels))
-    sure = found.low > ALARM_LOW if found.low is not None else fewest >= _LEAST_PATIENTS
+    counts = sorted(len(np.unique(patients[labels == label])) for label in np.unique(labels))
+    # Without bounds all resamples agree, as at a perfect score.
+    sure = counts[-2] >= _LEAST_PATIENTS and (found.low is None or found.low > ALARM_LOW)
     alarming = trait not in confounding.OF_CONTENT and auroc >= ALARM_AUROC and sure
     return TraitScore(trait=trait, auroc=auroc, low=found.low, high=found.high, alarming=alarming)
 
