@@ -102,11 +102,14 @@ def _print_comparison(comparison: "Comparison") -> None:
 
 
 def _cells(found: "NonInferiority") -> tuple[str, str, str, str]:
+    from ttl_deploy.evidence.noninferiority import MOST_TIMES
     from ttl_deploy.report.numbers import format_difference
 
     if found.difference is None or found.holm_non_inferior is None:
         return "undefined", "", found.verdict, ""
     needed = f"{found.needed.positives:,} ({found.needed.patients:,} patients)" if found.needed else ""
+    if found.verdict == "inconclusive" and not needed:
+        needed = f"over {MOST_TIMES} times as many"
     return format_difference(found.difference), f"{found.holm_non_inferior:.4f}", found.verdict, needed
 
 

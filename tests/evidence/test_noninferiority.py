@@ -40,7 +40,7 @@ def test_holm_of_a_worked_example():
 
 @pytest.mark.parametrize(
     ("difference", "patients", "verdict"),
-    [(0.0, 600, "non-inferior"), (-0.25, 300, "inferior"), (-0.1, 300, "inconclusive")],
+    [(0.0, 600, "non-inferior"), (-0.25, 300, "inferior"), (-0.06, 60, "inconclusive")],
 )
 def test_each_verdict(difference, patients, verdict):
     study = draw(np.random.default_rng(0), (0.85, 0.85 + difference), patients=patients, per_patient=2)
@@ -165,6 +165,16 @@ def test_what_is_needed_follows_the_formula_and_is_always_more():
     assert factor > 2
     assert found.needed.patients == math.ceil(120 * factor)
     assert found.needed.positives == math.ceil(comparison.positives * factor)
+
+
+def test_a_difference_at_the_margin_gets_no_number():
+    study = draw(np.random.default_rng(9), (0.85, 0.79), patients=120)
+    (found,) = compare(study).verdicts
+    (at_margin,) = compare(study, margin=-found.difference.value).verdicts
+    (near,) = compare(study, margin=-found.difference.value + found.standard_error / 10).verdicts
+    for one in (at_margin, near):
+        assert (one.verdict, one.needed) == ("inconclusive", None)
+        assert "100 times the patients are too few" in one.reason
 
 
 def test_a_gain_is_planned_with_as_none():

@@ -28,6 +28,8 @@ MARGIN = 0.02
 POWER = 0.8
 FEWEST_PATIENTS = 10
 """With fewer patients on one side of a class, resamples say little about other patients."""
+MOST_TIMES = 100
+"""Beyond so many times the patients a number is no plan: the observed difference is at the margin, or nearly."""
 _NORMAL = NormalDist()
 
 
@@ -304,11 +306,13 @@ def _need(standard_error: float, observed: float, setting: _Setting) -> Needed |
     """
     assumed = min(observed, 0.0)
     distance = abs(assumed + setting.margin)
-    if distance < 1e-9:
+    if distance == 0:
         return None
     factor = needed_factor(standard_error, distance, alpha=setting.alpha / setting.models)
     if assumed > -setting.margin:
         factor = max(factor, setting.floor / setting.fewest)
+    if factor > MOST_TIMES:
+        return None
     return Needed(
         positives=math.ceil(factor * setting.positives),
         patients=math.ceil(factor * setting.patients),
@@ -324,5 +328,5 @@ def _why_inconclusive(setting: _Setting, *, decided: bool, needed: Needed | None
             f"{setting.floor} of each class are needed"
         )
     if needed is None:
-        return "the observed difference is the margin: no number of patients would decide"
+        return f"for a difference so near the margin even {MOST_TIMES} times the patients are too few"
     return f"too few positives: {needed.positives:,} would decide with probability {needed.power:.0%}"

@@ -43,8 +43,8 @@ class NonInferiority:
         p_inferior: of "worse by the margin or less"; small speaks for inferior.
         holm_non_inferior, holm_inferior: the same, corrected for the number of models compared.
         delong: beside the bootstrap, which decides; only where cases are independent and classes are two.
-        needed: for a decision; only where the verdict is `inconclusive` and the observed difference is not
-            the margin itself.
+        needed: for a decision, where the verdict is `inconclusive`; None also where the observed difference is
+            so near the margin that no number is a plan.
         reason: what the verdict rests on, in words.
     """
 
