@@ -4,9 +4,10 @@ So every truncated model exists after about the price of one training of the ful
 
 What is wanted of it is a curve of the shape that exits trained alone have, for it only has to find where that becomes
 flat. `benchmarks/joint_training.py` compares ways to it by their rank correlation with cuts trained alone; its table
-is in docs/search-measured.md. Random heads underrate shallow exits (the shallowest can stay near chance), whether
-their losses are weighted up or not; heads that begin as the probe's classifiers mend that, and then it is the deep
-exits, with far to go, whose losses need more weight. A head or two drawn at each step (sandwich sampling) was worse.
+is in docs/search-variants.md. Random heads underrate shallow exits, whether their losses are weighted up or not; heads
+that begin as the probe's classifiers mend that, and then it is the deep exits, with far to go, whose losses need more
+weight: else the curve is flat too early. Learning from two drawn exits per step beside the shallowest and the deepest
+(sandwich sampling) ranked them as well, with exits in the middle a little lower.
 """
 
 from collections.abc import Callable, Iterator, Mapping
