@@ -92,6 +92,7 @@ def test_trials_of_a_run_are_compared_without_torch(ttl_deploy: Run, run: Path) 
     models = [intervals.score("auroc", one, labels, patients, split="test").value for one in (b, a)]
     assert [model["auroc"]["value"] for model in found["models"]] == models  # type: ignore[attr-defined]
     assert (found["images"], found["patients"], found["split"]) == (len(samples), len(set(patients)), "test")
+    assert as_json(ttl_deploy("compare", full.parent, small.parent, "--json")) == found
 
 
 def test_the_ledger_tells_of_each_use_of_the_test_split_but_not_of_validation(ttl_deploy: Run, run: Path) -> None:

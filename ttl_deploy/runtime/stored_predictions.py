@@ -1,8 +1,8 @@
 """What models said of labelled images, as it lies on disk: a trial's, an artifact's, or a table's predictions.
 
-Three forms are understood: `predictions_val.npz` and `predictions_test.npz` of a trial in its run folder; an
-artifact, whose `reference.npz` holds the trained model's probabilities by content of the image; and a CSV table
-as `ttl-deploy predict` writes it. No image is read, and no model is run.
+Three forms are understood: a trial's folder in its run folder, or `predictions_val.npz` or `predictions_test.npz`
+in it; an artifact, whose `reference.npz` holds the trained model's probabilities by content of the image; and a CSV
+table as `ttl-deploy predict` writes it. No image is read, and no model is run.
 """
 
 import csv
@@ -101,13 +101,15 @@ def record_openings(models: Sequence[StoredPredictions], *, split: Split, comman
 def _read(path: Path, *, split: Split, labels: Path | None) -> StoredPredictions:
     if _NPZ.fullmatch(path.name):
         return _of_trial(path, split)
+    if (path / f"predictions_{split}.npz").is_file():
+        return _of_trial(path / f"predictions_{split}.npz", split)
     if path.suffix.lower() == ".csv":
         return _of_table(path, split, labels)
     if (path / "manifest.json").is_file():
         return _of_artifact(path, split, labels)
     raise UsageError(
-        f"{path} holds no predictions: give predictions_{split}.npz of a trial in a run folder, an artifact's folder, "
-        "or a .csv that `ttl-deploy predict` wrote"
+        f"{path} holds no predictions: give a trial's folder (or its predictions_{split}.npz), an artifact's "
+        "folder, or a .csv that `ttl-deploy predict` wrote"
     )
 
 
