@@ -85,9 +85,9 @@ def test_an_exit_is_exported_and_makes_the_decisions_of_the_joint_network(ttl_de
 @pytest.mark.parametrize(
     "moment",
     [
-        "probe.safetensors",
+        pytest.param("probe.safetensors", marks=pytest.mark.slow),
         f"trials/{JOINT}/metrics.jsonl",
-        "trials/stage2.3__joint__s0",
+        pytest.param("trials/stage2.3__joint__s0", marks=pytest.mark.slow),
         "trials/*from-joint*/last.ckpt",
     ],
 )
