@@ -24,6 +24,8 @@ CHANGED = {
     "cuts": ("all",),
     "strategies": ("l2-sp", "linear-probe"),
     "policy": "halving",
+    "skip": ("probe",),
+    "warm_start": True,
     "seeds": (1, 2),
     "decode": DecodeSettings(image_size=64),
     "label_col": "subtype",
