@@ -90,7 +90,7 @@ def test_trials_of_a_run_are_compared_without_torch(ttl_deploy: Run, run: Path) 
     patients = [row["patient_id"] for row in samples]
     a, b = (np.load(path)["probabilities"] for path in (small, full))
     models = [intervals.score("auroc", one, labels, patients, split="test").value for one in (b, a)]
-    assert [model["auroc"]["value"] for model in found["models"]] == models  # type: ignore[attr-defined]
+    assert [model["auroc"]["value"] for model in found["models"]] == models  # type: ignore[attr-defined] # JSON
     assert (found["images"], found["patients"], found["split"]) == (len(samples), len(set(patients)), "test")
     assert as_json(ttl_deploy("compare", full.parent, small.parent, "--json")) == found
 

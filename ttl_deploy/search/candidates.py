@@ -112,7 +112,7 @@ def make_warm(trials: TrialOf, joint: Trial | None, settings: SearchSettings) ->
     """Describe the shorter trainings that begin with the exits of the joint network, in place of those so far.
 
     Where the strategy was asked for, they are of all cuts; a guided search has them of all but the full network
-    beside full finetuning, unless the settings say otherwise. Raises `UsageError` where there is no joint network
+    beside full finetuning, where the settings say so. Raises `UsageError` where there is no joint network
     for them to begin with.
     """
     asked = WARM in settings.strategies

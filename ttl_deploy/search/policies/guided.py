@@ -3,11 +3,11 @@
 A linear probe of the frozen backbone looks at all cuts first. Then they are trained as one network. The shallowest
 exit that its validation split cannot tell from the best exit is the finalist; it and the full network are trained by
 themselves, on every seed. Where the finalist then turns out worse than the best of those, the next deeper cut
-follows, as long as that could change the choice. In a joint training most exits come out lower than they would alone,
-the shallow ones most, so the finalist is rather too deep than too shallow.
+follows, as long as that could change the choice. In a joint training the deep exits come out lower than they would
+alone, so where their curve becomes flat is not exactly where that of cuts trained alone does.
 
 The probe decides where there is no joint training. Where there is, it has no vote: it ranks cuts worse (its
-correlation with cuts trained alone was .62 and .87, the joint training's .80 and .89: docs/search-measured.md).
+correlation with cuts trained alone was .62 and .77, the joint training's .93 and .93: docs/search-measured.md).
 Where guiding could not save anything, because there are few cuts and seeds, everything is trained.
 """
 

@@ -1,6 +1,7 @@
 """Finetuning of a cut that begins with the weights of its exit from the joint network, head included.
 
-The guided search trains its finalists so: they need fewer epochs than from the backbone's own weights.
+With `--warm-start` the guided search trains its finalists so, for fewer epochs than from the backbone's own weights.
+What that gained and lost is in docs/search.md.
 """
 
 from ttl_deploy.training.strategies.full import FullFinetuning
