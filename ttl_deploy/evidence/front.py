@@ -18,7 +18,7 @@ from ttl_deploy.evidence.intervals import LEVEL, REPLICATES, Resampled
 from ttl_deploy.records.candidates import Candidate, name_candidate, name_candidates
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.models import FULL
-from ttl_deploy.records.scores import AXES, METRICS, Axis, Front, FrontPoint, Score
+from ttl_deploy.records.scores import AXES, Axis, Front, FrontPoint, Score
 from ttl_deploy.records.trials import CutProfile, Profile
 
 Predictions = Mapping[Candidate, Mapping[int, ArrayLike]]
@@ -162,7 +162,9 @@ def _resample(by_seed: Mapping[int, ArrayLike], truth: LabelledSplit, *, replica
 
 
 def _scores(resampled: Resampled, split: Split, *, level: float) -> tuple[Score, ...]:
-    return tuple(intervals.score_resampled(resampled, metric, split=split, level=level) for metric in METRICS)
+    return tuple(
+        intervals.score_resampled(resampled, metric, split=split, level=level) for metric in resampled.evaluations
+    )
 
 
 def _auroc(resampled: Resampled, split: Split) -> float:

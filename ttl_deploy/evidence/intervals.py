@@ -15,7 +15,7 @@ from ttl_deploy.errors import DataError
 from ttl_deploy.evidence import metrics
 from ttl_deploy.evidence.metrics import Evaluation, Floats, Integers
 from ttl_deploy.records.data import Split
-from ttl_deploy.records.scores import METRICS, Metric, PairedDifference, Score
+from ttl_deploy.records.scores import Metric, PairedDifference, Score
 
 LEVEL = 0.95
 REPLICATES = 2000
@@ -68,7 +68,7 @@ def scores(
     `labels` `(N,)`; `patients` `(N,)` of any kind that compares.
     """
     resampled = resample(probabilities, labels, patients, replicates=replicates, seed=seed)
-    return tuple(score_resampled(resampled, metric, split=split, level=level) for metric in METRICS)
+    return tuple(score_resampled(resampled, metric, split=split, level=level) for metric in resampled.evaluations)
 
 
 def paired_difference(
@@ -98,7 +98,7 @@ def resample(
         raise DataError(f"{len(truth)} labels but {units.size} patient ids: give one patient id per image")
     evaluations = metrics.evaluate_all(values, truth)
     if len(truth) == 0:
-        found = {metric: np.full(replicates, np.nan) for metric in METRICS}
+        found = {metric: np.full(replicates, np.nan) for metric in evaluations}
     else:
         found = _replicate(values, truth, units, replicates=replicates, seed=seed)
     return Resampled(evaluations=evaluations, replicates=found, images=len(truth), patients=len(names))
@@ -168,7 +168,7 @@ def _replicate(
     right = np.bincount(units, weights=metrics.hits(probabilities, labels).mean(axis=0))
     images = np.bincount(units).astype(np.float64)
     roc, steps, correct = [], [], []
-    for multiplicities in _resamples(len(images), images=len(labels), replicates=replicates, seed=seed):
+    for multiplicities in draw_patients(len(images), images=len(labels), replicates=replicates, seed=seed):
         areas = metrics.class_areas(rankings, multiplicities)
         roc.append(_mean_of_defined(areas[0], defined))
         steps.append(_mean_of_defined(areas[1], defined))
@@ -186,7 +186,7 @@ def _mean_of_defined(areas: Floats, defined: NDArray[np.bool_]) -> Floats:
     return np.asarray(areas[:, :, defined].mean(axis=(1, 2)))
 
 
-def _resamples(patients: int, *, images: int, replicates: int, seed: int) -> Iterator[Integers]:
+def draw_patients(patients: int, *, images: int, replicates: int, seed: int) -> Iterator[Integers]:
     """Yield multiplicities `(r, patients)`, each row summing to `patients`."""
     generator = np.random.default_rng(seed)
     size = max(1, _CHUNK_ELEMENTS // max(images, patients))

@@ -1,13 +1,27 @@
 """Scores with their uncertainty, the front, and the choice made from it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Split
 
-Metric = Literal["auroc", "auprc", "accuracy"]
-METRICS: tuple[Metric, ...] = ("auroc", "auprc", "accuracy")
+Metric = Literal[
+    "auroc",
+    "auprc",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "sensitivity_at_specificity",
+    "specificity_at_sensitivity",
+    "f1",
+    "brier",
+    "calibration_error",
+    "kappa",
+]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+"""Every metric that `evidence.metrics` defines, in the order in which they are shown."""
 Axis = Literal["macs", "params", "latency_s"]
 AXES: tuple[Axis, ...] = ("macs", "params", "latency_s")
 
@@ -17,12 +31,14 @@ class Score:
     """One metric on one split; `value` is None, with a `reason`, where it is undefined.
 
     Attributes:
-        value: between 0 and 1; for several classes the macro mean over the defined ones.
-        low, high: bounds of the interval at `level`.
+        value: between 0 and 1 (kappa from -1); for several classes the macro mean over the defined ones.
+        low, high: bounds of the interval at `level`: patients resampled.
         images, patients: how much it rests on.
         per_class: one value per class in class order (for two classes: the positive one only).
-        defined: how many of the classes have both positives and negatives.
+        defined: how many of the classes the value is the mean of; the others lack positives or negatives.
         method: how the interval was made, in words.
+        per_seed: each seed's own value, in their order; how far they spread is no part of the interval.
+        delong: DeLong's interval of an AUROC, where cases are independent and classes are two; else None.
     """
 
     metric: Metric
@@ -37,6 +53,8 @@ class Score:
     defined: int
     method: str
     reason: str = ""
+    per_seed: tuple[float | None, ...] = ()
+    delong: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.value is None and not self.reason:
