@@ -9,6 +9,7 @@
       trials/<cut>__<strategy>__s<seed>/{trial.json,metrics.jsonl,result.json,best.safetensors,
                                          predictions_val.npz,predictions_test.npz,worker.log}
       results.csv  front.csv  stages.csv  probe.json  probe.safetensors  front.json  chosen.json
+      earlier_openings.json  subgroups.csv
       exports/<cut>/{model.onnx,manifest.json,…}   bench/<host>/…      (several strategies: exports/<cut>__<strategy>/)
       report.html  NEXT_STEPS.txt
 """

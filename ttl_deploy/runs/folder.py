@@ -85,6 +85,11 @@ class RunFolder:
         return self.path / "front.json"
 
     @property
+    def earlier_openings(self) -> Path:
+        """What was known of other runs' openings of the same test images, when this one opened them."""
+        return self.path / "earlier_openings.json"
+
+    @property
     def chosen(self) -> Path:
         """The choice as a record."""
         return self.path / "chosen.json"

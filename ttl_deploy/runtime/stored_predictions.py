@@ -9,14 +9,13 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.data import test_openings
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import DataError, LabelError, NoRunError, UsageError
 from ttl_deploy.files import unescape_cell
@@ -78,8 +77,10 @@ def read(paths: Sequence[Path], *, split: Split, labels: Path | None = None) -> 
     return tuple(_in_order_of(found[0], one) for one in found)
 
 
-def record_openings(models: Sequence[StoredPredictions], *, split: Split, command: str) -> tuple[RunFolder, ...]:
-    """Write into the ledgers of the runs these predictions are from that their test split is used; returns the runs.
+def record_openings(
+    models: Sequence[StoredPredictions], *, split: Split, command: str, by: str = "compare"
+) -> tuple[RunFolder, ...]:
+    """Write into the ledgers of the runs these predictions are from that `by` uses their test split; returns the runs.
 
     Raises `RunBusyError` while another process writes there, and `StorageError` where nobody can.
     """
@@ -89,12 +90,9 @@ def record_openings(models: Sequence[StoredPredictions], *, split: Split, comman
     for model in models:
         if model.run is not None:
             trials.setdefault(model.run.path.resolve(), []).append(model.trial)
-    moment = datetime.now(UTC).isoformat()
     for path, keys in trials.items():
-        run = RunFolder(path)
         opening = TestOpening(split=split, command=command, trials=tuple(dict.fromkeys(keys)))
-        with run.owned():
-            run.ledger.append("test_opened", f"compare-{moment}", msgspec.to_builtins(opening))
+        test_openings.record_use(RunFolder(path), opening, by=by)
     return tuple(RunFolder(path) for path in trials)
 
 
