@@ -1,9 +1,10 @@
 """What is shipped and what was measured on it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from math import inf
+from typing import Literal, get_args
 
-from ttl_deploy.records.data import DataFingerprint, DecodeSettings
+from ttl_deploy.records.data import DataFingerprint, DecodeSettings, Split
 from ttl_deploy.records.models import InputConvention, ModelSpec
 from ttl_deploy.records.scores import Score
 
@@ -38,12 +39,90 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationEffect:
+    """How well the probabilities of one split fit its labels, before and after the temperature.
+
+    `nll` is the mean negative log-likelihood of the true class, in nats. `error` is the calibration
+    error; None where that was not scored.
+    """
+
+    split: Split
+    images: int
+    patients: int
+    nll_before: float
+    nll_after: float
+    error_before: Score | None
+    error_after: Score | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The temperature that the file divides its logits by, and what that changed.
+
+    Fitted on the split `split` alone, on so many images and patients. `note` says in words why the temperature
+    is 1 where it was not fitted. Of the `effects`, that on validation is too good, because the temperature
+    was fitted there; that on test, there where that split was opened, is not.
+    """
+
+    temperature: float
+    split: Split
+    images: int
+    patients: int
+    effects: tuple[CalibrationEffect, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < inf:
+            raise ValueError(f"a temperature is above 0 and finite, not {self.temperature}")
+
+
+OperatingRule = Literal["argmax", "youden", "sensitivity", "specificity"]
+OPERATING_RULES: tuple[OperatingRule, ...] = get_args(OperatingRule)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """From which probability on the file says class 1, by which rule, and what it does there.
+
+    Attributes:
+        rule: `argmax` (the most probable class, no threshold), or how the threshold was chosen.
+        target: the share that the rules `sensitivity` and `specificity` keep; None for the others.
+        threshold: of the calibrated probability of class 1; None for `argmax`.
+        low, high: bounds of its interval at `level`, the rule repeated on resamples of patients; or None.
+        split, images, patients: what it was chosen on.
+        method: how the interval was made, or why there is none.
+        sentence: the rule in words.
+        scores: sensitivity, specificity and the like with this threshold. Those on validation are too good
+            where the threshold was chosen there; those on test, there where that split was opened, are not.
+    """
+
+    rule: OperatingRule
+    target: float | None
+    threshold: float | None
+    low: float | None
+    high: float | None
+    level: float
+    split: Split
+    images: int
+    patients: int
+    method: str
+    sentence: str
+    scores: tuple[Score, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.rule == "argmax") != (self.threshold is None):
+            raise ValueError(f"the rule {self.rule} does not go with the threshold {self.threshold}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactManifest:
     """`manifest.json` of an artifact: what the file is, what it expects, how good it was.
 
     The same JSON, without `files`, stands in the ONNX file's metadata under `ttl_deploy`.
-    `output` is the name of the probabilities `(batch, classes)`, which sum to 1.
-    `decision` says how a probability becomes a class: `argmax`, or for two classes `threshold`.
+    `output` is the name of the probabilities `(batch, classes)`, which sum to 1 and are calibrated if
+    `calibration` says so; `scores` are of these. `decision` says how a probability becomes a class: `argmax`, or for
+    two classes `threshold`; `operating_point` says how that was chosen. Both are None in artifacts
+    that were exported before there were such, `calibration` also where it was not wanted.
     """
 
     name: str
@@ -70,6 +149,13 @@ class ArtifactManifest:
     created: str
     intended_use: str
     files: tuple[FileEntry, ...] = ()
+    calibration: Calibration | None = None
+    operating_point: OperatingPoint | None = None
+
+    @property
+    def temperature(self) -> float:
+        """What the file divides its logits by before the softmax; 1 where it was not calibrated."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +181,9 @@ class VerifyReport:
 
     `file_scores` rest on all images, `model_scores` on those with a reference, and so does
     `file_scores_with_reference` (what to lay beside the model's). `parity` is None where no image
-    has a reference; the last two are then empty.
+    has a reference; the last two are then empty. All decide by `threshold`, or by the most probable class where
+    that is None. `near_threshold` counts the images on which a difference within `limit` could change the decision;
+    None in reports that were made before it was counted.
     """
 
     artifact: str
@@ -109,6 +197,9 @@ class VerifyReport:
     passed: bool
     note: str = ""
     file_scores_with_reference: tuple[Score, ...] = ()
+    threshold: float | None = None
+    near_threshold: int | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
