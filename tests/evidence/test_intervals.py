@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from ttl_deploy.errors import DataError
-from ttl_deploy.evidence import intervals
+from ttl_deploy.evidence import delong, intervals
 from ttl_deploy.records.scores import METRICS
+
+from . import references
+
+OF_TWO = METRICS[:-1]
+"""Those of two classes: kappa is for grades."""
 
 
 def binary(scores):
@@ -23,34 +28,84 @@ def clustered(generator, *, patients, per_patient, shift=1.0):
     return binary(norm.cdf(logits)), labels, np.repeat(np.arange(patients), per_patient)
 
 
-def copied_replicates(probabilities, labels, patients, *, replicates, seed):
-    """Bootstrap the slow way: draw patients, copy their images, ask scikit-learn."""
+def copied_replicates(probabilities, labels, patients, *, replicates, seed, only=OF_TWO, threshold=None):
+    """Bootstrap the slow way: draw patients, copy their images, ask scikit-learn; NaN where the split has more."""
     generator = np.random.default_rng(seed)
     names = np.unique(patients)
-    found = {metric: [] for metric in METRICS}
+    whole = {metric: references.of_task(metric, probabilities, labels)[1] for metric in only}
+    found = {metric: [] for metric in only}
     for _ in range(replicates):
         drawn = generator.integers(0, len(names), size=(1, len(names)))[0]
         rows = np.concatenate([np.flatnonzero(patients == names[i]) for i in drawn])
-        truth, scores = labels[rows], probabilities[rows, 1]
-        if truth.min() == truth.max():
-            found["auroc"].append(np.nan)
-            found["auprc"].append(np.nan)
-        else:
-            found["auroc"].append(roc_auc_score(truth, scores))
-            found["auprc"].append(average_precision_score(truth, scores))
-        found["accuracy"].append(np.mean((scores > 0.5) == truth))
+        for metric in only:
+            value, per_class = references.of_task(metric, probabilities[rows], labels[rows], threshold=threshold)
+            lacks = any(a is not None and b is None for a, b in zip(whole[metric], per_class, strict=True)) and not (
+                metric == "accuracy" and labels.ndim == 1
+            )
+            found[metric].append(np.nan if lacks or value is None else value)
     return found
 
 
-def test_replicates_equal_copying_the_drawn_patients_images():
+@pytest.mark.parametrize("task", ["binary", "threshold", "multiclass", "multilabel"])
+def test_replicates_equal_copying_the_drawn_patients_images(task):
     generator = np.random.default_rng(3)
-    labels = generator.integers(0, 2, 60)
-    probabilities = binary(generator.integers(1, 9, 60) / 9.5)
+    classes = 2 if task in ("binary", "threshold") else 3
+    labels = generator.integers(0, classes, 60)
+    probabilities = generator.integers(1, 9, (60, classes)) + 0.0
+    probabilities /= 9 if task == "multilabel" else probabilities.sum(axis=1, keepdims=True)
+    if task == "multilabel":
+        labels = generator.integers(-1, 2, (60, classes))
     patients = generator.integers(0, 20, 60)
-    slow = copied_replicates(probabilities, labels, patients, replicates=50, seed=7)
-    fast = intervals.resample(probabilities, labels, patients, replicates=50, seed=7).replicates
-    for metric in METRICS:
-        np.testing.assert_allclose(fast[metric], slow[metric], rtol=0, atol=1e-12)
+    threshold = 0.4 if task == "threshold" else None
+    fast = intervals.resample(
+        probabilities, labels, patients, replicates=25, seed=7, threshold=threshold, graded=True
+    ).replicates
+    assert set(fast) == {*OF_TWO, *(["kappa"] if task == "multiclass" else [])}
+    slow = copied_replicates(
+        probabilities, labels, patients, replicates=25, seed=7, only=tuple(fast), threshold=threshold
+    )
+    for metric, values in fast.items():
+        np.testing.assert_allclose(values, slow[metric], rtol=0, atol=1e-10, err_msg=metric)
+
+
+def test_one_metric_alone_is_resampled_as_among_all():
+    probabilities, labels, patients = clustered(np.random.default_rng(2), patients=30, per_patient=2)
+    everything = intervals.resample(probabilities, labels, patients, replicates=60)
+    for metric in OF_TWO:
+        alone = intervals.resample(probabilities, labels, patients, replicates=60, only=(metric,))
+        assert set(alone.replicates) == {metric}
+        np.testing.assert_array_equal(alone.replicates[metric], everything.replicates[metric])
+
+
+def test_delong_stands_beside_the_bootstrap_where_cases_are_independent():
+    probabilities, labels, _ = clustered(np.random.default_rng(2), patients=200, per_patient=1)
+    alone = intervals.score("auroc", probabilities, labels, np.arange(200), split="val", level=0.9)
+    _, covariance = delong.covariance(labels, probabilities[:, 1][None])
+    reach = norm.ppf(0.95) * np.sqrt(covariance[0, 0])
+    assert alone.delong == pytest.approx((alone.value - reach, alone.value + reach), abs=1e-12)
+    assert abs(alone.delong[0] - alone.low) < 0.01
+    shared = intervals.score("auroc", probabilities, labels, np.arange(200) // 2, split="val")
+    assert shared.delong is None
+
+
+def test_images_without_a_known_label_are_left_out_with_their_patients():
+    probabilities, labels, patients = clustered(np.random.default_rng(2), patients=30, per_patient=2)
+    unknown = np.where(patients < 4, -1, labels)
+    kept = patients >= 4
+    left = intervals.scores(probabilities, unknown, patients, split="val", replicates=50)
+    assert left == intervals.scores(probabilities[kept], labels[kept], patients[kept], split="val", replicates=50)
+    assert (left[0].images, left[0].patients) == (52, 26)
+
+
+def test_the_spread_over_seeds_is_told_apart_from_the_interval():
+    generator = np.random.default_rng(9)
+    a, labels, patients = clustered(generator, patients=50, per_patient=2)
+    b = np.clip(a + generator.normal(scale=0.3, size=a.shape), 0, 1)
+    apart = [intervals.score("auroc", one, labels, patients, split="val", replicates=100) for one in (a, b)]
+    both = intervals.score("auroc", np.stack([a, b]), labels, patients, split="val", replicates=100)
+    assert both.per_seed == (apart[0].value, apart[1].value)
+    assert both.value == pytest.approx((apart[0].value + apart[1].value) / 2, abs=1e-15)
+    assert both.low > apart[1].low  # the worse seed does not widen it
 
 
 def test_the_interval_is_the_percentiles_of_the_replicates():
@@ -65,7 +120,7 @@ def test_the_interval_is_the_percentiles_of_the_replicates():
 def test_all_metrics_together_equal_each_alone():
     probabilities, labels, patients = clustered(np.random.default_rng(0), patients=30, per_patient=2)
     together = intervals.scores(probabilities, labels, patients, split="test", replicates=200)
-    alone = [intervals.score(m, probabilities, labels, patients, split="test", replicates=200) for m in METRICS]
+    alone = [intervals.score(m, probabilities, labels, patients, split="test", replicates=200) for m in OF_TWO]
     assert list(together) == alone
 
 
@@ -74,9 +129,10 @@ def test_the_order_of_the_images_and_the_names_of_patients_do_not_matter():
     probabilities, labels, patients = clustered(generator, patients=40, per_patient=2)
     names = np.array([f"P{number:03d}" for number in patients])
     shuffled = generator.permutation(len(labels))
-    assert intervals.scores(probabilities, labels, patients, split="val", replicates=300) == intervals.scores(
-        probabilities[shuffled], labels[shuffled], names[shuffled], split="val", replicates=300
-    )
+    found = intervals.scores(probabilities, labels, patients, split="val", replicates=300)
+    others = intervals.scores(probabilities[shuffled], labels[shuffled], names[shuffled], split="val", replicates=300)
+    for one, other in zip(found, others, strict=True):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-14)
 
 
 def test_another_seed_gives_another_interval():
@@ -94,7 +150,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     whole = intervals.resample(probabilities, labels, patients, replicates=90)
     monkeypatch.setattr(intervals, "_CHUNK_ELEMENTS", 350)
     parts = intervals.resample(probabilities, labels, patients, replicates=90)
-    for metric in METRICS:
+    for metric in OF_TWO:
         np.testing.assert_array_equal(whole.replicates[metric], parts.replicates[metric])
 
 
@@ -125,7 +181,7 @@ def test_seeds_share_the_resamples_and_are_averaged():
     b = np.clip(a + generator.normal(scale=0.05, size=a.shape), 0, 1)
     apart = [intervals.resample(one, labels, patients, replicates=100).replicates for one in (a, b)]
     both = intervals.resample(np.stack([a, b]), labels, patients, replicates=100).replicates
-    for metric in METRICS:
+    for metric in OF_TWO:
         np.testing.assert_allclose(both[metric], (apart[0][metric] + apart[1][metric]) / 2, atol=1e-15)
 
 
@@ -134,7 +190,9 @@ def test_replicates_without_a_class_are_left_out_and_counted():
     scores = np.array([0.9, 0.4, 0.5, 0.3, 0.2, 0.1, 0.6, 0.35])
     patients = np.arange(8)
     score = intervals.score("auroc", binary(scores), labels, patients, split="val", replicates=1000)
-    slow = np.array(copied_replicates(binary(scores), labels, patients, replicates=1000, seed=0)["auroc"])
+    slow = np.array(
+        copied_replicates(binary(scores), labels, patients, replicates=1000, seed=0, only=("auroc",))["auroc"]
+    )
     missing = int(np.isnan(slow).sum())
     assert 50 < missing < 150
     assert f"{missing} of them left out" in score.method
@@ -159,8 +217,10 @@ def test_a_single_patient_gives_no_interval():
 
 def test_an_undefined_score_keeps_its_reason_and_accuracy_its_interval():
     probabilities = binary(np.array([0.2, 0.7, 0.9]))
-    auroc, auprc, accuracy = intervals.scores(probabilities, [1, 1, 1], ["a", "b", "c"], split="test", replicates=100)
-    for undefined in (auroc, auprc):
+    found = intervals.scores(probabilities, [1, 1, 1], ["a", "b", "c"], split="test", replicates=100)
+    by_name = {score.metric: score for score in found}
+    accuracy = by_name["accuracy"]
+    for undefined in (by_name["auroc"], by_name["auprc"], by_name["specificity"]):
         assert (undefined.value, undefined.low, undefined.high) == (None, None, None)
         assert undefined.reason == "all 3 images are of class 1"
     assert accuracy.value == pytest.approx(2 / 3)
@@ -178,8 +238,8 @@ def test_the_paired_difference_is_taken_replicate_by_replicate():
     a, labels, patients = clustered(generator, patients=60, per_patient=2)
     b = np.clip(a + generator.normal(scale=0.1, size=a.shape), 0, 1)
     found = intervals.paired_difference(a, b, labels, patients, reference="full", replicates=200, seed=5)
-    slow_a = copied_replicates(a, labels, patients, replicates=200, seed=5)["auroc"]
-    slow_b = copied_replicates(b, labels, patients, replicates=200, seed=5)["auroc"]
+    slow_a = copied_replicates(a, labels, patients, replicates=200, seed=5, only=("auroc",))["auroc"]
+    slow_b = copied_replicates(b, labels, patients, replicates=200, seed=5, only=("auroc",))["auroc"]
     differences = np.array(slow_a) - np.array(slow_b)
     assert (found.low, found.high) == pytest.approx(np.percentile(differences, [2.5, 97.5]), abs=1e-12)
     expected = roc_auc_score(labels, a[:, 1]) - roc_auc_score(labels, b[:, 1])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttl_deploy.errors import DataError
-from ttl_deploy.evidence.metrics import Floats
+from ttl_deploy.evidence.answers import Floats
 
 
 def compare(labels01: ArrayLike, scores: ArrayLike, reference_scores: ArrayLike) -> tuple[float, float]:

@@ -5,21 +5,27 @@ its images; the images are sorted once and never copied. All metrics, seeds and 
 scored with the same patients and the same `seed` see the same resamples, so differences are paired.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttl_deploy.errors import DataError
-from ttl_deploy.evidence import metrics
-from ttl_deploy.evidence.metrics import Evaluation, Floats, Integers
+from ttl_deploy.evidence import counts, delong, metrics
+from ttl_deploy.evidence.answers import Answers, Floats, Integers, read_answers
+from ttl_deploy.evidence.metrics import Evaluation
 from ttl_deploy.records.data import Split
-from ttl_deploy.records.scores import Metric, PairedDifference, Score
+from ttl_deploy.records.scores import METRICS, Metric, PairedDifference, Score
 
 LEVEL = 0.95
 REPLICATES = 2000
-_CHUNK_ELEMENTS = 2**18  # replicates × images worked on at a time: what fits into a core's cache
+_CHUNK_ELEMENTS = 2**23
+"""Patients times replicates worked on at a time: few enough for memory, many enough that a step is worth its call."""
+_BLOCK = 256
+_AUROC: tuple[Metric, ...] = ("auroc",)
+_LOWEST: dict[Metric, float] = {"kappa": -1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +33,14 @@ class Resampled:
     """One model's metrics on a split as it is, and on every resample of its patients.
 
     `replicates` holds one `(R,)` per metric, NaN where the resample lacks a class the split has.
+    `auroc_error` is DeLong's standard error of the AUROC, where cases are independent and classes are two.
     """
 
     evaluations: dict[Metric, Evaluation]
     replicates: dict[Metric, Floats]
     images: int
     patients: int
+    auroc_error: float | None = None
 
 
 def score(
@@ -47,7 +55,7 @@ def score(
     seed: int = 0,
 ) -> Score:
     """Compute one metric with its interval; arguments as for `scores`."""
-    resampled = resample(probabilities, labels, patients, replicates=replicates, seed=seed)
+    resampled = resample(probabilities, labels, patients, replicates=replicates, seed=seed, graded=True, only=(metric,))
     return score_resampled(resampled, metric, split=split, level=level)
 
 
@@ -60,15 +68,21 @@ def scores(
     level: float = LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
+    threshold: float | None = None,
+    graded: bool = False,
 ) -> tuple[Score, ...]:
     """Compute every metric with its interval, all from the same resamples.
 
     `probabilities` is `(N, C)`, or `(seeds, N, C)`: then value and interval are those of the mean
     over seeds of each seed's metric, and the interval is about patients, not about seeds.
-    `labels` `(N,)`; `patients` `(N,)` of any kind that compares.
+    `labels` and `threshold` as in `answers.read_answers`; images without a known label are left out.
+    `patients` `(N,)` of any kind that compares. `graded`: classes are grades in their order, so that
+    kappa makes sense.
     """
-    resampled = resample(probabilities, labels, patients, replicates=replicates, seed=seed)
-    return tuple(score_resampled(resampled, metric, split=split, level=level) for metric in resampled.evaluations)
+    resampled = resample(
+        probabilities, labels, patients, replicates=replicates, seed=seed, threshold=threshold, graded=graded
+    )
+    return score_all(resampled, split=split, level=level)
 
 
 def paired_difference(
@@ -83,25 +97,49 @@ def paired_difference(
     seed: int = 0,
 ) -> PairedDifference:
     """Compute AUROC of a minus AUROC of b (the reference) on the same resamples of the same images."""
-    a = resample(probabilities_a, labels, patients, replicates=replicates, seed=seed)
-    b = resample(probabilities_b, labels, patients, replicates=replicates, seed=seed)
+    a = resample(probabilities_a, labels, patients, replicates=replicates, seed=seed, only=_AUROC)
+    b = resample(probabilities_b, labels, patients, replicates=replicates, seed=seed, only=_AUROC)
     return subtract_resampled(a, b, reference=reference, level=level)
 
 
 def resample(
-    probabilities: ArrayLike, labels: ArrayLike, patients: ArrayLike, *, replicates: int = REPLICATES, seed: int = 0
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    patients: ArrayLike,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    threshold: float | None = None,
+    graded: bool = False,
+    only: Collection[Metric] = METRICS,
 ) -> Resampled:
-    """Evaluate a model on the split and on `replicates` resamples of its patients; arguments as for `scores`."""
-    values, truth = metrics.check_predictions(probabilities, labels)
-    names, units = np.unique(np.asarray(patients), return_inverse=True)
-    if units.shape != truth.shape:
-        raise DataError(f"{len(truth)} labels but {units.size} patient ids: give one patient id per image")
-    evaluations = metrics.evaluate_all(values, truth)
-    if len(truth) == 0:
-        found = {metric: np.full(replicates, np.nan) for metric in evaluations}
+    """Evaluate a model on the split and on `replicates` resamples of its patients; arguments as for `scores`.
+
+    `only` leaves out all other metrics, and the work for them.
+    """
+    answers = read_answers(probabilities, labels, threshold=threshold)
+    given = np.asarray(patients)
+    if given.shape != answers.kept.shape:
+        raise DataError(f"{len(answers.kept)} labels but {given.size} patient ids: give one patient id per image")
+    names, units = np.unique(given[answers.kept], return_inverse=True)
+    wanted = [metric for metric in metrics.metrics_of(answers, graded=graded) if metric in only]
+    evaluations = metrics.evaluate_all(answers, metrics=wanted)
+    if answers.images:
+        found = _replicate(answers, units, evaluations, replicates=replicates, seed=seed)
     else:
-        found = _replicate(values, truth, units, replicates=replicates, seed=seed)
-    return Resampled(evaluations=evaluations, replicates=found, images=len(truth), patients=len(names))
+        found = {metric: np.full(replicates, np.nan) for metric in wanted}
+    return Resampled(
+        evaluations=evaluations,
+        replicates=found,
+        images=answers.images,
+        patients=len(names),
+        auroc_error=_delong_error(answers) if len(names) == answers.images else None,
+    )
+
+
+def score_all(resampled: Resampled, *, split: Split, level: float = LEVEL) -> tuple[Score, ...]:
+    """Turn every metric of a resampled model into a `Score`."""
+    return tuple(score_resampled(resampled, metric, split=split, level=level) for metric in resampled.evaluations)
 
 
 def score_resampled(resampled: Resampled, metric: Metric, *, split: Split, level: float = LEVEL) -> Score:
@@ -110,7 +148,7 @@ def score_resampled(resampled: Resampled, metric: Metric, *, split: Split, level
     replicates = resampled.replicates[metric]
     interval = None if evaluation.value is None else percentile_interval(replicates, level=level)
     known = resampled.patients >= 2 and interval is not None and not _is_constant(replicates)
-    bounds = np.clip(interval, 0.0, 1.0) if known and interval is not None else None
+    bounds = np.clip(interval, _LOWEST.get(metric, 0.0), 1.0) if known and interval is not None else None
     return Score(
         metric=metric,
         split=split,
@@ -124,6 +162,8 @@ def score_resampled(resampled: Resampled, metric: Metric, *, split: Split, level
         defined=evaluation.defined,
         method=_describe(resampled, replicates, bounded=bounds is not None, undefined=evaluation.value is None),
         reason=evaluation.reason,
+        per_seed=evaluation.per_seed,
+        delong=_delong_interval(resampled, level=level) if metric == "auroc" else None,
     )
 
 
@@ -161,40 +201,60 @@ def _is_constant(replicates: Floats) -> bool:
 
 
 def _replicate(
-    probabilities: Floats, labels: Integers, units: Integers, *, replicates: int, seed: int
+    answers: Answers, units: Integers, evaluations: dict[Metric, Evaluation], *, replicates: int, seed: int
 ) -> dict[Metric, Floats]:
-    rankings = metrics.rank_classes(probabilities, labels, units)
-    defined = metrics.defined_classes(probabilities, labels)
-    right = np.bincount(units, weights=metrics.hits(probabilities, labels).mean(axis=0))
-    images = np.bincount(units).astype(np.float64)
-    roc, steps, correct = [], [], []
-    for multiplicities in draw_patients(len(images), images=len(labels), replicates=replicates, seed=seed):
-        areas = metrics.class_areas(rankings, multiplicities)
-        roc.append(_mean_of_defined(areas[0], defined))
-        steps.append(_mean_of_defined(areas[1], defined))
-        correct.append((multiplicities @ right) / (multiplicities @ images))
-    return {"auroc": np.concatenate(roc), "auprc": np.concatenate(steps), "accuracy": np.concatenate(correct)}
+    """Return the mean over seeds of every metric on every resample, `(R,)` each."""
+    rankings = metrics.rank_classes(answers, units)
+    sums = None
+    if not evaluations.keys() <= set(metrics.OF_CURVES):
+        sums = counts.sum_up(answers, units, graded="kappa" in evaluations)
+    defined = {
+        metric: np.array([one is not None for one in evaluation.per_class], dtype=np.bool_)
+        for metric, evaluation in evaluations.items()
+    }
+    found: dict[Metric, list[Floats]] = {metric: [] for metric in evaluations}
+    for multiplicities in draw_patients(int(units.max()) + 1, images=len(units), replicates=replicates, seed=seed):
+        measured = metrics.measure_resamples(rankings, sums, _turn(multiplicities), answers)
+        for metric, values in found.items():
+            values.append(measured.value(metric, defined[metric]).mean(axis=1))
+    return {metric: np.concatenate(values) for metric, values in found.items()}
 
 
-def _mean_of_defined(areas: Floats, defined: NDArray[np.bool_]) -> Floats:
-    """Average `(R, seeds, K)` over the classes the split defines; NaN where a resample lacks one of them.
-
-    Averaging over the classes left in the resample would bootstrap another quantity.
-    """
-    if not defined.any():
-        return np.full(len(areas), np.nan)
-    return np.asarray(areas[:, :, defined].mean(axis=(1, 2)))
+def _turn(multiplicities: NDArray[np.int32]) -> Floats:
+    """Return them as `(patients, r)`, rows contiguous; in blocks, because one long transposition misses the cache."""
+    turned = np.empty(multiplicities.shape[::-1])
+    for start in range(0, len(turned), _BLOCK):
+        turned[start : start + _BLOCK] = multiplicities[:, start : start + _BLOCK].T
+    return turned
 
 
-def draw_patients(patients: int, *, images: int, replicates: int, seed: int) -> Iterator[Integers]:
-    """Yield multiplicities `(r, patients)`, each row summing to `patients`."""
+def _delong_error(answers: Answers) -> float | None:
+    """Return DeLong's standard error of the mean over seeds; None where it is not defined."""
+    positives = int((answers.truth == 1).sum())
+    if answers.task != "binary" or min(positives, answers.images - positives) < 2:
+        return None
+    _, covariance = delong.covariance(answers.labels, answers.scores[:, :, 0])
+    return float(np.sqrt(max(covariance.mean(), 0.0)))
+
+
+def _delong_interval(resampled: Resampled, *, level: float) -> tuple[float, float] | None:
+    """Return AUROC plus and minus DeLong's error; None where that is 0 and so says nothing, as at a perfect score."""
+    value, error = resampled.evaluations["auroc"].value, resampled.auroc_error
+    if value is None or not error:
+        return None
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    return max(value - reach, 0.0), min(value + reach, 1.0)
+
+
+def draw_patients(patients: int, *, images: int, replicates: int, seed: int) -> Iterator[NDArray[np.int32]]:
+    """Yield multiplicities `(r, patients)`, each row summing to `patients`; the draws depend on the seed alone."""
     generator = np.random.default_rng(seed)
     size = max(1, _CHUNK_ELEMENTS // max(images, patients))
     for start in range(0, replicates, size):
-        rows = min(size, replicates - start)
-        drawn = generator.integers(0, patients, size=(rows, patients))
-        drawn += patients * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * patients).reshape(rows, patients)
+        drawn = np.empty((min(size, replicates - start), patients), dtype=np.int32)
+        for row in drawn:
+            row[:] = np.bincount(generator.integers(0, patients, size=patients), minlength=patients)
+        yield drawn
 
 
 def _describe(resampled: Resampled, replicates: Floats, *, bounded: bool, undefined: bool) -> str:

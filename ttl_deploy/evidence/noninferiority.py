@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ttl_deploy.errors import DataError, UsageError
-from ttl_deploy.evidence import delong, intervals, metrics
+from ttl_deploy.evidence import delong, intervals
+from ttl_deploy.evidence.answers import Answers, Floats, Integers, read_answers
 from ttl_deploy.evidence.intervals import LEVEL, REPLICATES, Resampled
-from ttl_deploy.evidence.metrics import Floats, Integers
 from ttl_deploy.records.data import Split
-from ttl_deploy.records.scores import PairedDifference
+from ttl_deploy.records.scores import Metric, PairedDifference
 from ttl_deploy.records.verdicts import ComparedModel, Comparison, DelongTest, Needed, NonInferiority, Verdict
 
 MARGIN = 0.02
@@ -31,6 +31,7 @@ FEWEST_PATIENTS = 10
 MOST_TIMES = 100
 """Beyond so many times the patients a number is no plan: the observed difference is at the margin, or nearly."""
 _NORMAL = NormalDist()
+_ONLY: tuple[Metric, ...] = ("auroc",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,20 +95,19 @@ def compare(
     models, or too few replicates for so many, and `DataError` where arrays do not fit.
     """
     _check_request(len(predictions), margin=margin, level=level, replicates=replicates)
-    checked = {name: metrics.check_predictions(one, labels)[0] for name, one in predictions.items()}
-    truth = np.asarray(labels, dtype=np.int64)
+    checked = {name: read_answers(one, labels) for name, one in predictions.items()}
     resampled = {
-        name: intervals.resample(one, truth, patients, replicates=replicates, seed=seed)
-        for name, one in checked.items()
+        name: intervals.resample(one, labels, patients, replicates=replicates, seed=seed, only=_ONLY)
+        for name, one in predictions.items()
     }
     reference, *others = checked
-    setting = _describe(checked, truth, patients, margin=margin, level=level)
+    setting = _describe(checked, patients, margin=margin, level=level)
     tests = [_test(name, reference, checked, resampled, setting) for name in others]
     return Comparison(
         split=split,
         margin=margin,
         level=level,
-        images=len(truth),
+        images=checked[reference].images,
         patients=setting.patients,
         positives=setting.positives,
         patients_known=patients_known,
@@ -167,47 +167,40 @@ def _check_request(models: int, *, margin: float, level: float, replicates: int)
         )
 
 
-def _describe(
-    checked: Mapping[str, Floats], labels: Integers, patients: ArrayLike, *, margin: float, level: float
-) -> _Setting:
-    sizes = {name: one.shape[2] for name, one in checked.items()}
+def _describe(checked: Mapping[str, Answers], patients: ArrayLike, *, margin: float, level: float) -> _Setting:
+    sizes = {name: one.scores.shape[2] for name, one in checked.items()}
     if len(set(sizes.values())) > 1:
         raise DataError(f"the models predict unequal numbers of classes: {sizes}")
     some = next(iter(checked.values()))
-    names, units = np.unique(np.asarray(patients), return_inverse=True)
-    classes = [
-        klass
-        for klass, defined in zip(metrics.scored_classes(some), metrics.defined_classes(some, labels), strict=True)
-        if defined
-    ]
+    names, units = np.unique(np.asarray(patients)[some.kept], return_inverse=True)
+    truths = some.truth.T[some.has_both]
     return _Setting(
-        labels=labels,
+        labels=some.labels,
         patients=len(names),
-        positives=min((int((labels == klass).sum()) for klass in classes), default=0),
-        fewest=min((_fewest_patients(labels == klass, units) for klass in classes), default=0),
-        share=min(margin * max(len(classes), 1), 0.99),
-        independent=some.shape[2] == 2 and len(names) == len(labels),
+        positives=min((int((truth == 1).sum()) for truth in truths), default=0),
+        fewest=min((_fewest_patients(truth, units) for truth in truths), default=0),
+        share=min(margin * max(len(truths), 1), 0.99),
+        independent=some.task == "binary" and len(names) == some.images,
         margin=margin,
         level=level,
         models=len(checked) - 1,
     )
 
 
-def _fewest_patients(positive: ArrayLike, units: Integers) -> int:
-    """Return how many patients have positive images, or how many have others: the smaller number."""
-    flags = np.asarray(positive, dtype=np.bool_)
-    return min(len(np.unique(units[flags])), len(np.unique(units[~flags])))
+def _fewest_patients(truth: Integers, units: Integers) -> int:
+    """Return how many patients have positive images, or how many have negative ones: the smaller number."""
+    return min(len(np.unique(units[truth == 1])), len(np.unique(units[truth == 0])))
 
 
 def _test(
     name: str,
     reference: str,
-    checked: Mapping[str, Floats],
+    checked: Mapping[str, Answers],
     resampled: Mapping[str, Resampled],
     setting: _Setting,
 ) -> _Test:
     a, b = resampled[name], resampled[reference]
-    same = np.array_equal(checked[name], checked[reference])
+    same = np.array_equal(checked[name].scores, checked[reference].scores)
     differences = a.replicates["auroc"] - b.replicates["auroc"]
     known = differences[~np.isnan(differences)]
     reason = a.evaluations["auroc"].reason or _why_undefined(known, len(differences), setting, same=same)
@@ -219,7 +212,9 @@ def _test(
         standard_error=float(known.std(ddof=1)),
         p_non_inferior=_share(known <= -setting.margin),
         p_inferior=_share(known >= -setting.margin),
-        delong=_delong(reference, checked[name], checked[reference], setting) if setting.independent else None,
+        delong=_delong(reference, checked[name].scores, checked[reference].scores, setting)
+        if setting.independent
+        else None,
         same=same,
     )
 
@@ -241,7 +236,7 @@ def _share(on_its_side: ArrayLike) -> float:
 
 
 def _delong(reference: str, own: Floats, others: Floats, setting: _Setting) -> DelongTest | None:
-    value, error = delong.compare(setting.labels, own[:, :, 1], others[:, :, 1])
+    value, error = delong.compare(setting.labels, own[:, :, 0], others[:, :, 0])
     if error == 0:
         return None
     reach = _NORMAL.inv_cdf(1 - setting.alpha) * error
