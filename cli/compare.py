@@ -61,6 +61,8 @@ def run(
         margin=margin,
         level=level,
     )
+    if told := stored_predictions.tell_temperatures(stored):
+        say(told)
     command = shlex.join(["ttl-deploy", *sys.argv[1:]])
     for opened in stored_predictions.record_openings(stored, split=chosen, command=command):
         say(f"the ledger of {opened.path} now tells that its test split was used by this command")

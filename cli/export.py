@@ -16,9 +16,23 @@ def run(
         str | None, typer.Option(help="Export the cut as trained by this one [the best on validation].")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Export this seed [the best on validation].")] = None,
+    operating_point: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="How the file decides between two classes: argmax, or by a threshold from validation: youden, "
+            "sensitivity=SHARE, specificity=SHARE.",
+        ),
+    ] = "argmax",
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on validation, and put it in.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Export the chosen model as one verified file: uint8 images in, probabilities out."""
+    """Export the chosen model as one verified file: uint8 images in, calibrated probabilities out.
+
+    Temperature and threshold are fitted on validation and stand in the file; see docs/operating-point.md.
+    """
     from ttl_deploy import plugins
     from ttl_deploy.records import codec
 
@@ -29,7 +43,15 @@ def run(
     folder = run_folder(run)
     shipping = plugins.import_part("ttl_deploy.search.shipping", need="`ttl-deploy export`")
     with spinner(f"exporting {folder.name} to {format} and checking it against torch"):
-        shipped = shipping.ship(folder, format_name=format, cut=cut, strategy=strategy, seed=seed)
+        shipped = shipping.ship(
+            folder,
+            format_name=format,
+            cut=cut,
+            strategy=strategy,
+            seed=seed,
+            operating_rule=operating_point,
+            calibrate=calibrate,
+        )
     if shipped.note:
         say(f"exported {shipped.note}")
     if as_json:

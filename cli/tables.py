@@ -108,6 +108,7 @@ def _format_field(cut: "Cut", image_size: int) -> str:
 
 def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
     """Print what was shipped."""
+    from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
     from ttl_deploy.report.numbers import format_score
 
     size = sum(entry.size_bytes for entry in manifest.files if entry.name.endswith(".onnx"))
@@ -119,6 +120,12 @@ def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
     for score in manifest.scores:
         if score.metric == "auroc":
             print(f"  {score.split} AUROC {format_score(score)}")
+    print(f"  {describe_calibration(manifest.calibration)}")
+    if manifest.operating_point:
+        print(f"  decides: {describe_operating_point(manifest.operating_point)}")
+        for score in manifest.operating_point.scores:
+            if score.metric in ("sensitivity", "specificity"):
+                print(f"  {score.split} {score.metric} {format_score(score)}")
 
 
 def print_verification(report: "VerifyReport") -> None:
@@ -131,10 +138,14 @@ def print_verification(report: "VerifyReport") -> None:
         print(f"  compared with {parity.reference}")
         print(f"  largest difference in probability {parity.max_difference:.2e} (allowed {parity.limit:g})")
         print(f"  decisions flipped {parity.decisions_flipped} of {parity.images}")
+    if report.threshold is not None:
+        print(f"  decided by the threshold {report.threshold:.4g}")
+    if report.near_threshold is not None and report.limit is not None:
+        print(f"  images so near the decision that {report.limit:g} could flip it: {report.near_threshold}")
     model = {score.metric: score for score in report.model_scores}
     rows = [
         (
-            score.metric,
+            score.metric.replace("_", " "),
             format_score(score),
             format_score(model[score.metric]) if score.metric in model else "not recorded",
         )

@@ -137,8 +137,10 @@ def test_predictions_are_those_of_the_trained_model(ttl_deploy: Run, run_folder:
     with open(tmp_path / "preds.csv", newline="") as file:
         given = [float(row["p_finding"]) for row in csv.DictReader(file)]
     trial = run_folder / "trials" / f"{chosen['cut']}__full__s{chosen['seed']}"
+    described = json.loads((next((run_folder / "exports").iterdir()) / "manifest.json").read_text())
     with np.load(trial / "predictions_val.npz") as stored:
-        np.testing.assert_allclose(given, stored["probabilities"][:, 1], atol=1e-4)
+        powers = stored["probabilities"].astype(float) ** (1 / described["calibration"]["temperature"])
+    np.testing.assert_allclose(given, powers[:, 1] / powers.sum(axis=1), atol=1e-4)
 
 
 def test_choosing_again_by_a_limit_is_stored(ttl_deploy: Run, run_folder: Path, tmp_path: Path) -> None:

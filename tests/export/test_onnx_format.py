@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,12 +14,13 @@ from torch import nn
 
 from ttl_deploy import plugins
 from ttl_deploy.errors import GateError, UsageError
+from ttl_deploy.evidence.calibration import apply_temperature
 from ttl_deploy.export import onnx_format
 from ttl_deploy.export.golden import golden_images
 from ttl_deploy.export.onnx_format import OnnxFormat
 from ttl_deploy.files import sha256_bytes, sha256_file
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import Parity
+from ttl_deploy.records.artifacts import Calibration, Parity
 from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.targets.onnxruntime_cpu import OnnxRuntimeCpu
 from ttl_deploy.runtime.verify import check_golden
@@ -77,6 +79,26 @@ def test_what_only_the_exporter_knows_is_filled_in(exported, shipped_manifest):
     assert (manifest.opset, manifest.ir_version, manifest.precision) == (18, 10, "fp32")
     assert (manifest.input.name, manifest.output, manifest.input.max_batch) == ("image", "probabilities", 256)
     assert manifest.scores == shipped_manifest.scores
+
+
+def test_golden_images_and_check_are_of_the_calibrated_model(new_net, shipped_manifest, real_images, tmp_path):
+    calibration = Calibration(temperature=3.0, split="val", images=5, patients=5, effects=())
+    OnnxFormat().export(
+        new_net(),
+        replace(shipped_manifest, calibration=calibration),
+        tmp_path / "stem",
+        images=real_images,
+        references=(SHAS, PROBABILITIES),
+    )
+    artifact = open_artifact(tmp_path / "stem")
+    images, probabilities = artifact.golden()
+    plain = onnx_format.make_deployable(new_net(), mean=artifact.manifest.input.mean, std=artifact.manifest.input.std)
+    own = onnx_format.torch_probabilities(plain, images)
+    np.testing.assert_allclose(probabilities, apply_temperature(own, 3.0), atol=1e-6)
+    assert check_golden(artifact, OnnxRuntimeCpu().open(artifact.model_path, threads=1)).passed
+    assert codec.load(Parity, tmp_path / "stem" / "verify.json").passed
+    told = onnx.load(artifact.model_path).metadata_props
+    assert "calibrated by the temperature 3; the largest decides" in {one.key: one.value for one in told}["output"]
 
 
 def test_golden_images_agree_and_references_come_back(exported):

@@ -84,8 +84,26 @@ def test_preprocessing_is_one_multiplication_and_one_addition(written):
     assert operations.count("BatchNormalization") <= 1  # the one in front of a convolution was folded
 
 
+def test_a_temperature_divides_the_logits_inside_the_file(written, new_net, normalise, real_images, tmp_path):
+    net = new_net()
+    deployable = make_deployable(net, mean=MEAN, std=STD, temperature=2.5)
+    write_onnx(deployable, tmp_path / "model.onnx", image_size=SIDE, metadata={})
+    with torch.inference_mode():
+        logits = net.eval()(normalise(real_images))
+    given = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(["probabilities"], {"image": real_images})[0]
+    np.testing.assert_allclose(given, torch.softmax(logits / 2.5, dim=1).numpy(), atol=1e-5)
+    assert np.abs(given - torch.softmax(logits, dim=1).numpy()).max() > 0.1
+    graph, before = onnx.load(tmp_path / "model.onnx").graph, onnx.load(written[0]).graph
+    (last,) = [node for node in graph.node if node.op_type == "Softmax"]
+    (scaling,) = [node for node in graph.node if last.input[0] in node.output]
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    factors = [float(constants[name]) for name in scaling.input if name in constants]
+    assert (scaling.op_type, factors) == ("Mul", [pytest.approx(1 / 2.5)])
+    assert len(graph.node) == len(before.node) + 1
+
+
 def test_exporting_twice_gives_the_same_bytes(written, new_net, tmp_path):
-    deployable = make_deployable(new_net(), mean=MEAN, std=STD)
+    deployable = make_deployable(new_net(), mean=MEAN, std=STD, temperature=1.0)
     write_onnx(deployable, tmp_path / "again.onnx", image_size=SIDE, metadata={"ttl_deploy": "{}", "classes": '["a"]'})
     assert (tmp_path / "again.onnx").read_bytes() == written[0].read_bytes()
 

@@ -1,10 +1,13 @@
 """An artifact is opened only when every file in it is what its manifest says."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
 
 from ttl_deploy.errors import ArtifactError, NoRunError
+from ttl_deploy.files import sha256_file
 from ttl_deploy.runtime.artifact import decide, open_artifact
 
 
@@ -129,3 +132,21 @@ def test_decisions_follow_the_manifest(tiny):
     assert decide(probabilities, tiny.manifest()).tolist() == [0, 1, 0]
     by_threshold = tiny.manifest(decision="threshold", threshold=0.3)
     assert decide(probabilities, by_threshold).tolist() == [1, 1, 0]
+
+
+def test_an_artifact_from_before_calibration_opens_and_decides_as_then(artifact_folder, tiny):
+    for part in ("calibration", "operating_point"):
+        tiny.change_manifest(artifact_folder, lambda content, part=part: content.pop(part))
+    model = onnx.load(artifact_folder / "model.onnx")
+    told = json.loads(model.metadata_props[0].value)
+    onnx.helper.set_model_props(
+        model,
+        {"ttl_deploy": json.dumps({k: v for k, v in told.items() if k not in ("calibration", "operating_point")})},
+    )
+    onnx.save(model, artifact_folder / "model.onnx")
+    digest, size = sha256_file(artifact_folder / "model.onnx"), (artifact_folder / "model.onnx").stat().st_size
+    tiny.change_manifest(artifact_folder, lambda content: content["files"][0].update(sha256=digest, size_bytes=size))
+    artifact = open_artifact(artifact_folder)
+    assert (artifact.manifest.calibration, artifact.manifest.operating_point) == (None, None)
+    assert artifact.manifest.temperature == 1
+    assert artifact.decide(np.array([[0.6, 0.4], [0.4, 0.6]], np.float32)).tolist() == [0, 1]

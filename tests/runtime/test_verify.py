@@ -62,10 +62,30 @@ def test_the_exported_model_passes_with_its_scores_beside_the_models(artifact, i
     assert report.target.startswith("onnxruntime-cpu (onnxruntime ")
 
 
+def test_scores_and_flips_are_those_of_the_manifests_threshold(tiny, tmp_path, images):
+    p = tiny.expected(images)[:, 1].astype(float)
+    threshold = float(np.float32(np.sort(p)[12:14].mean()))
+    manifest = tiny.manifest(decision="threshold", threshold=threshold)
+    report = verify(
+        open_artifact(tiny.write(tmp_path / "t", manifest=manifest, reference_images=images)), labelled(images)
+    )
+    called, truth = p >= threshold, np.array(labelled(images).labels) == 1
+    assert report.passed
+    assert (report.threshold, report.limit) == (threshold, 1e-4)
+    assert report.near_threshold == (np.abs(p - threshold) <= 1e-4).sum() < COUNT
+    assert value(report.file_scores, "sensitivity") == pytest.approx(called[truth].mean())
+    assert value(report.file_scores, "specificity") == pytest.approx((~called)[~truth].mean())
+    assert value(report.model_scores, "accuracy") == pytest.approx((called == truth).mean())
+
+
 def test_batches_give_the_same_report_as_one_array(artifact, images):
     batches = (images[i : i + 3] for i in range(0, COUNT, 3))
     streamed, whole = verify(artifact, labelled(images, images=batches)), verify(artifact, labelled(images))
-    assert replace(streamed, parity=None) == replace(whole, parity=None)
+    blank = {"parity": None, "file_scores": (), "file_scores_with_reference": ()}
+    assert replace(streamed, **blank) == replace(whole, **blank)
+    for one, other in zip(streamed.file_scores, whole.file_scores, strict=True):
+        assert (one.metric, one.images) == (other.metric, other.images)
+        assert one.value == pytest.approx(other.value, abs=1e-6)
     assert streamed.parity.max_difference == pytest.approx(whole.parity.max_difference, abs=1e-6)
 
 

@@ -69,7 +69,8 @@ def _logs(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float
         )
     if not np.isfinite(values).all():
         raise DataError("some predictions are not finite numbers: the model diverged or its weights are damaged")
-    return _safe_logs(values), truth
+    known = truth >= 0  # -1: nobody knows it
+    return _safe_logs(values[known]), truth[known]
 
 
 def _safe_logs(values: NDArray[np.floating]) -> NDArray[np.float64]:

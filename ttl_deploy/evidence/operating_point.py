@@ -5,7 +5,8 @@ two neighbouring scores of the split it was chosen on, so that another runtime's
 Sensitivity and specificity at it are too good on the split it was chosen on, and not on any other.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,7 @@ from ttl_deploy.records.scores import Metric, Score
 METRICS: tuple[Metric, ...] = ("sensitivity", "specificity", "accuracy", "balanced_accuracy", "f1")
 """What is stated at an operating point."""
 _ROUNDING = 1e-9
+_BLOCK_ELEMENTS = 2**20  # replicates × patients worked on at a time: several arrays of that size lie in memory
 _GOALS: dict[OperatingRule, str] = {
     "argmax": "The class with the highest probability; no threshold was chosen.",
     "youden": "The threshold with the largest sum of sensitivity and specificity (Youden's index); "
@@ -87,7 +89,9 @@ def choose_operating_point(
     `UsageError` unless there are two classes, `DataError` where all images are of one, and `InfeasibleError` where
     no threshold that the rule allows finds both classes.
     """
-    values, truth, units = np.asarray(probabilities), np.asarray(labels), np.unique(patients, return_inverse=True)[1]
+    known = np.asarray(labels) >= 0  # -1: nobody knows it
+    values, truth = np.asarray(probabilities)[known], np.asarray(labels)[known]
+    units = np.unique(np.asarray(patients)[known], return_inverse=True)[1]
     check_classes(rule, values.shape[1])
     people = int(units.max(initial=-1)) + 1
     threshold, interval, method = None, None, "no interval: no threshold was chosen"
@@ -95,7 +99,8 @@ def choose_operating_point(
         cuts = _Cuts.of(values[:, 1], truth, units)
         threshold = _chosen(rule, cuts, split)
         drawn = intervals.draw_patients(people, images=len(truth), replicates=replicates, seed=seed)
-        repeated = np.concatenate([_thresholds(rule, cuts, one)[0] for one in drawn])
+        blocks = (block for one in drawn for block in np.array_split(one, -(-one.size // _BLOCK_ELEMENTS)))
+        repeated = np.concatenate([_thresholds(rule, cuts, block)[0] for block in blocks])
         interval = intervals.percentile_interval(repeated, level=level) if people > 1 else None
         method = _describe(repeated, people, known=interval is not None)
     return OperatingPoint(
@@ -113,9 +118,9 @@ def choose_operating_point(
     )
 
 
-def scores_at_point(scores: tuple[Score, ...]) -> tuple[Score, ...]:
-    """Return those of a model's scores that depend on the threshold."""
-    return tuple(score for score in scores if score.metric in METRICS)
+def with_scores(point: OperatingPoint, scores: Iterable[Score]) -> OperatingPoint:
+    """Return the operating point with those of a model's scores, decided by its threshold, that are stated at it."""
+    return replace(point, scores=tuple(score for score in scores if score.metric in METRICS))
 
 
 def count_near(probabilities: NDArray[np.floating], threshold: float | None, *, limit: float) -> int:

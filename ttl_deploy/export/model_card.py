@@ -1,6 +1,6 @@
 """The page for people that lies beside a shipped model."""
 
-from ttl_deploy.records.artifacts import ArtifactManifest, Parity
+from ttl_deploy.records.artifacts import ArtifactManifest, Calibration, CalibrationEffect, Parity
 from ttl_deploy.records.data import DataFingerprint
 from ttl_deploy.records.scores import Score
 
@@ -11,29 +11,36 @@ def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
         f"# {manifest.name}",
         _what(manifest),
         f"## Intended use\n\n{manifest.intended_use}",
-        f"## Scores\n\n{_scores(manifest.scores)}",
+        f"## Scores\n\n{_scores(_apart_from_decisions(manifest))}",
+        f"## Calibration\n\n{_calibration(manifest.calibration)}",
+        f"## Operating point\n\n{_operating_point(manifest)}",
         f"## Data\n\n{_data(manifest.data)}",
         f"## Costs\n\n{manifest.params:,} parameters, {manifest.macs:,} multiply-accumulates per image. "
         "Latency depends on the machine: measure it with `ttl-deploy bench` on yours.",
         f"## Use\n\n{_use(manifest)}",
         f"## Checked before publication\n\n{_parity(parity)}",
-        f"## Limits\n\n{_LIMITS}",
+        f"## Limits\n\n{_limits(manifest)}",
         f"## Origin\n\n{_origin(manifest)}",
     ]
     return "\n\n".join(sections) + "\n"
 
 
-_LIMITS = "\n".join(
-    f"- {limit}"
-    for limit in (
+def _limits(manifest: ArtifactManifest) -> str:
+    calibrated = (
+        "The probabilities are softmax outputs and were not calibrated."
+        if manifest.temperature == 1
+        else "The probabilities were calibrated on data like those above; where a class is rarer or more frequent than "
+        "there, they are too high or too low, and a threshold may no longer fit."
+    )
+    limits = (
         "Not a medical device. Not for clinical use without validation on the patients and devices it would meet.",
         "The scores hold for data like those above; other scanners, ages or disease rates can change them unseen.",
-        "The probabilities are softmax outputs and were not calibrated.",
+        calibrated,
         "Any image gets an answer, also one that is no radiograph: check the input before you ask.",
         "No patient's image is in this folder. `golden.npz` holds images drawn by code; `reference.npz` holds only "
         "content hashes of the images used and the model's probabilities for them.",
     )
-)
+    return "\n".join(f"- {limit}" for limit in limits)
 
 
 def _what(manifest: ArtifactManifest) -> str:
@@ -41,7 +48,7 @@ def _what(manifest: ArtifactManifest) -> str:
     rule = (
         "the class with the highest probability"
         if manifest.decision == "argmax"
-        else f"class 1 from a probability of {manifest.threshold} on, else class 0"
+        else f"class 1 from a probability of {manifest.threshold:.9g} on, else class 0"
     )
     return (
         f"A classifier of medical images: the backbone `{manifest.model.backbone}`, cut at `{manifest.model.cut}`, "
@@ -49,6 +56,12 @@ def _what(manifest: ArtifactManifest) -> str:
         f"in {manifest.precision}.\n\n"
         f"Classes: {classes}. Decision: {rule}."
     )
+
+
+def _apart_from_decisions(manifest: ArtifactManifest) -> tuple[Score, ...]:
+    """Return the scores that have no place of their own further down."""
+    shown = manifest.operating_point.scores if manifest.operating_point else ()
+    return tuple(score for score in manifest.scores if score not in shown)
 
 
 def _scores(scores: tuple[Score, ...]) -> str:
@@ -62,7 +75,56 @@ def _score_row(score: Score) -> str:
     value = f"{score.value:.3f}" if score.value is not None else f"undefined ({_plain(score.reason)})"
     known = score.low is not None and score.high is not None
     interval = f"{score.low:.3f} to {score.high:.3f} ({score.level:.0%})" if known else "none"
-    return f"| {score.metric} | {score.split} | {value} | {interval} | {score.images} | {score.patients} |"
+    metric = score.metric.replace("_", " ")
+    return f"| {metric} | {score.split} | {value} | {interval} | {score.images} | {score.patients} |"
+
+
+def _interval(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return "not scored"
+    known = score.low is not None and score.high is not None
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})" if known else f"{score.value:.3f}"
+
+
+def _calibration(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "Not calibrated: the probabilities are the softmax of the logits."
+    on = f"{calibration.images} validation images of {calibration.patients} patients"
+    told = (
+        f"Not calibrated, though it was tried on {on}: {_plain(calibration.note)}."
+        if calibration.note
+        else f"Logits are divided by the temperature {calibration.temperature:.4g} inside the file (Guo et al. 2017), "
+        f"fitted on {on} and on nothing else."
+    )
+    head = (
+        "| split | images | negative log-likelihood before | after | calibration error before | after |\n"
+        "|---|---|---|---|---|---|\n"
+    )
+    rows = "\n".join(map(_effect_row, calibration.effects))
+    return (
+        f"{told}\n\n{head}{rows}\n\nValidation is too good after the fit, because the fit was made there; test is not."
+    )
+
+
+def _effect_row(effect: CalibrationEffect) -> str:
+    errors = " | ".join(_interval(error) for error in (effect.error_before, effect.error_after))
+    return f"| {effect.split} | {effect.images} | {effect.nll_before:.4f} | {effect.nll_after:.4f} | {errors} |"
+
+
+def _operating_point(manifest: ArtifactManifest) -> str:
+    point = manifest.operating_point
+    if point is None:
+        return "None was recorded."
+    told = point.sentence
+    if point.threshold is not None:
+        bounds = "none" if point.low is None or point.high is None else f"{point.low:.4g} to {point.high:.4g}"
+        told += (
+            f" Class 1, {_plain(manifest.classes[1])}, from the probability {point.threshold:.9g} on "
+            f"({point.level:.0%} interval: {bounds}; {point.method}). Chosen on {point.images} images of "
+            f"{point.patients} patients of the {point.split} split, where the scores are therefore too good; "
+            "those of test are not."
+        )
+    return f"{told}\n\n{_scores(point.scores)}" if point.scores else told
 
 
 def _data(data: DataFingerprint) -> str:

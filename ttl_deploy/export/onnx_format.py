@@ -72,16 +72,19 @@ class OnnxFormat:
     ) -> ArtifactManifest:
         """Export a model, normalised `(N, C, H, W)` to logits `(N, classes)`, as an artifact folder.
 
-        `manifest.input` says how images are normalised: three entries for RGB (C = 3), one for grey (C = 1).
-        `images` are real validation images `(n, H, W, 3)`, 64 or more where there are so many, used
-        for the check and not stored. `references` are content hashes of source images and the torch
-        model's probabilities `(m, classes)` for them. What the format knows better than the caller
+        `manifest.input` says how images are normalised: three entries for RGB (C = 3), one for grey (C = 1);
+        `manifest.calibration` by which temperature the file divides the logits. `images` are real
+        validation images `(n, H, W, 3)`, 64 or more where there are so many, used for the check and not stored.
+        `references` are content hashes of source images and the torch model's probabilities `(m, classes)` for
+        them, at that temperature. What the format knows better than the caller
         (input and output names, precision, opset, file list) is filled in. The folder is replaced
         whole if it was an artifact; raises `UsageError` if it holds anything else, and `GateError`,
         leaving all as it was, where the file does not do what the model does.
         """
         _check_arguments(manifest, folder, images=images, references=references)
-        deployable = make_deployable(model, mean=manifest.input.mean, std=manifest.input.std)
+        deployable = make_deployable(
+            model, mean=manifest.input.mean, std=manifest.input.std, temperature=manifest.temperature
+        )
         with _staged(folder) as stage:
             filled = _write_model(deployable, manifest, stage / MODEL)
             golden = golden_images(manifest.input.height, manifest.input.width)
@@ -132,7 +135,7 @@ def _write_model(deployable: Deployable, manifest: ArtifactManifest, path: Path)
         "classes": json.dumps(filled.classes, ensure_ascii=False),
         "input": f"uint8 RGB (batch, {filled.input.height}, {filled.input.width}, 3); normalised inside: "
         f"{filled.input.normalisation}",
-        "output": f"probabilities (batch, {len(filled.classes)})",
+        "output": f"probabilities (batch, {len(filled.classes)}), {_describe_output(filled)}",
         "intended_use": filled.intended_use,
     }
     written = write_onnx(deployable, path, image_size=filled.input.height, metadata=metadata)
@@ -145,6 +148,16 @@ def _write_model(deployable: Deployable, manifest: ArtifactManifest, path: Path)
 
 def _describe_input(spec: InputSpec) -> str:
     return describe_convention(InputConvention(mean=spec.mean, std=spec.std))
+
+
+def _describe_output(manifest: ArtifactManifest) -> str:
+    """Say in a few words what a reader of the file alone must know to use its probabilities."""
+    scaling = (
+        "not calibrated" if manifest.temperature == 1 else f"calibrated by the temperature {manifest.temperature:.4g}"
+    )
+    if manifest.threshold is None:
+        return f"{scaling}; the largest decides"
+    return f"{scaling}; class 1 from {manifest.threshold:.9g} on"
 
 
 def _check_model(

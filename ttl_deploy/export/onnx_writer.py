@@ -34,16 +34,22 @@ class Deployable(nn.Module):
     is not folded into the first convolution, whose zero padding stands for the *normalised* zero.
     Tried in ONNX Runtime: transposing bytes instead of floats is up to a tenth slower, transposing
     after the arithmetic ten times. A single mean and std are for a grey network: the three channels
-    are averaged first.
+    are averaged first. Logits are divided by the temperature before the softmax (Guo et al. 2017,
+    section 4.2): one multiplication, and none where it is 1.
     """
 
     scale: Tensor
     shift: Tensor
+    sharpness: Tensor
 
-    def __init__(self, network: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, network: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], temperature: float = 1.0
+    ) -> None:
         super().__init__()
         self.network = network
         self.is_grey = len(mean) == 1
+        self.is_scaled = temperature != 1
+        self.register_buffer("sharpness", torch.tensor(1 / temperature, dtype=torch.float32))
         means, stds = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
         self.register_buffer("scale", (1 / (255 * stds)).float())
         self.register_buffer("shift", (-means / stds).float())
@@ -53,11 +59,15 @@ class Deployable(nn.Module):
         pixels = image.to(torch.float32).permute(0, 3, 1, 2)  # (N, 3, H, W)
         if self.is_grey:
             pixels = pixels.mean(dim=1, keepdim=True)  # (N, 1, H, W)
-        logits = self.network(pixels * self.scale + self.shift)
-        return torch.softmax(logits.to(torch.float32), dim=1)
+        logits = self.network(pixels * self.scale + self.shift).to(torch.float32)
+        if self.is_scaled:
+            logits = logits * self.sharpness
+        return torch.softmax(logits, dim=1)
 
 
-def make_deployable(model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Deployable:
+def make_deployable(
+    model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], temperature: float = 1.0
+) -> Deployable:
     """Wrap a copy of `model`, on the CPU, in float32 and in evaluation mode; the model itself stays as it is.
 
     `mean` and `std` have three entries (red, green, blue) or one (grey), for pixel values in 0..1.
@@ -65,7 +75,7 @@ def make_deployable(model: nn.Module, *, mean: tuple[float, ...], std: tuple[flo
     network = copy.deepcopy(model).to("cpu", torch.float32)
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # training keeps weights channels-last
-    return Deployable(network, mean=mean, std=std).eval().requires_grad_(False)
+    return Deployable(network, mean=mean, std=std, temperature=temperature).eval().requires_grad_(False)
 
 
 def write_onnx(deployable: Deployable, path: Path, *, image_size: int, metadata: Mapping[str, str]) -> onnx.ModelProto:

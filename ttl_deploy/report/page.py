@@ -14,6 +14,7 @@ from ttl_deploy.plugins import import_part
 from ttl_deploy.records.scores import METRICS
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
+from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
 from ttl_deploy.report.costs import cost_rows, describe_exhaustive, format_count, format_part, tell_cost
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
@@ -34,6 +35,8 @@ _FILTERS = {
     "trainings": format_count,
     "part": format_part,
     "auroc": auroc_of,
+    "calibration": describe_calibration,
+    "operating_point": describe_operating_point,
 }
 
 

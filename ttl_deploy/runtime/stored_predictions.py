@@ -34,7 +34,8 @@ _PROBABILITY = "p_"
 class StoredPredictions:
     """One model's probabilities `(N, C)` of the images `samples`.
 
-    `sha256` of a sample is empty where a table does not give it. `run` and `trial` say whose locked test split
+    `sha256` of a sample is empty where a table does not give it. `temperature` is what an artifact divides its
+    logits by; trials are not calibrated, and of a table it is not known. `run` and `trial` say whose locked test split
     this is a use of; None where it lies in no run folder.
     """
 
@@ -45,6 +46,7 @@ class StoredPredictions:
     patients_known: bool
     run: RunFolder | None = None
     trial: str = ""
+    temperature: float = 1.0
 
 
 def choose_split(paths: Sequence[Path], given: Split | None) -> Split:
@@ -75,6 +77,22 @@ def read(paths: Sequence[Path], *, split: Split, labels: Path | None = None) -> 
     if twice:
         raise UsageError(f"{twice[0]} is given twice: name every model once")
     return tuple(_in_order_of(found[0], one) for one in found)
+
+
+def tell_temperatures(models: Sequence[StoredPredictions]) -> str:
+    """Say where a temperature can move what is compared; nothing where all have the same, or classes are two.
+
+    It keeps the order of two classes' probabilities, and so their AUROC. Of several classes each is ranked against the
+    rest, and that order it can change.
+    """
+    temperatures = {model.name: model.temperature for model in models}
+    if len(models[0].classes) == 2 or len(set(temperatures.values())) == 1:
+        return ""
+    told = ", ".join(f"{name} {value:.4g}" for name, value in temperatures.items())
+    return (
+        f"the models are calibrated by different temperatures ({told}; 1 is none), which moves the AUROC of several "
+        "classes a little: compare trials with trials, or artifacts with artifacts"
+    )
 
 
 def record_openings(
@@ -166,6 +184,7 @@ def _of_artifact(path: Path, split: Split, labels: Path | None) -> StoredPredict
         probabilities=np.array([references[sample.sha256] for sample in samples], dtype=np.float64),
         patients_known=known,
         run=run,
+        temperature=described.temperature,
         trial=f"{described.model.cut}__{slug_of(described.strategy)}__s{described.seed}",
     )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ttl_deploy import plugins
 from ttl_deploy.errors import DataError
 from ttl_deploy.evidence.intervals import scores
+from ttl_deploy.evidence.operating_point import count_near
 from ttl_deploy.plugins import Session
 from ttl_deploy.records.artifacts import Parity, VerifyReport
 from ttl_deploy.records.data import Split
@@ -49,7 +50,8 @@ def verify(
 ) -> VerifyReport:
     """Run the file over labelled images and compare it with the torch model's recorded probabilities.
 
-    References are the artifact's own and `extra_references`, by content hash. It passes when the
+    References are the artifact's own and `extra_references`, by content hash: what the model says at the file's
+    temperature. Scores and flips rest on the decisions that the manifest prescribes. It passes when the
     golden images agree within `limit`, and so do all images that have a reference, no decision
     differing. Raises `DataError` where the data's classes are not the artifact's.
     """
@@ -64,7 +66,7 @@ def verify(
     known = artifact.references() | dict(extra_references or {})
     rows = [i for i, sha256 in enumerate(data.sha256s) if sha256 in known]
     expected = np.stack([known[data.sha256s[i]] for i in rows]) if rows else None
-    parity = None
+    parity, threshold = None, artifact.manifest.threshold
     if expected is not None:
         words = f"the torch model's recorded probabilities, {len(rows)} of {len(data.labels)} images"
         parity = compare(probabilities[rows], expected, artifact.manifest, limit=limit, reference=words)
@@ -75,11 +77,14 @@ def verify(
         split=data.split,
         images=len(data.labels),
         parity=parity,
-        file_scores=_scores(probabilities, data),
-        model_scores=_scores(expected, data, rows),
-        file_scores_with_reference=_scores(probabilities[rows], data, rows) if rows else (),
+        file_scores=_scores(probabilities, data, threshold=threshold),
+        model_scores=_scores(expected, data, rows, threshold=threshold),
+        file_scores_with_reference=_scores(probabilities[rows], data, rows, threshold=threshold) if rows else (),
         passed=golden.passed and (parity is None or parity.passed),
         note=_note(golden, parity, data, found=len(rows)),
+        threshold=threshold,
+        near_threshold=count_near(probabilities, threshold, limit=limit),
+        limit=limit,
     )
 
 
@@ -107,7 +112,11 @@ def _check_data(artifact: Artifact, data: LabelledImages) -> None:
 
 
 def _scores(
-    probabilities: NDArray[np.float32] | None, data: LabelledImages, rows: list[int] | None = None
+    probabilities: NDArray[np.float32] | None,
+    data: LabelledImages,
+    rows: list[int] | None = None,
+    *,
+    threshold: float | None,
 ) -> tuple[Score, ...]:
     """Score probabilities of the images `rows`; `all` counts as `train`, because training images are among them."""
     if probabilities is None:
@@ -118,6 +127,7 @@ def _scores(
         [data.labels[i] for i in chosen],
         [data.patients[i] for i in chosen],
         split="train" if data.split == "all" else data.split,
+        threshold=threshold,
     )
 
 

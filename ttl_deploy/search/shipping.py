@@ -13,17 +13,18 @@ from ttl_deploy import __version__, plugins
 from ttl_deploy.data.cache import open_cache
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import NoRunError, UnknownNameError
-from ttl_deploy.evidence import intervals
+from ttl_deploy.evidence import operating_point
 from ttl_deploy.models import truncation, weights
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, InputSpec
 from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Manifest, Split
 from ttl_deploy.records.models import ModelSpec
-from ttl_deploy.records.scores import Choice, FrontPoint, Score
+from ttl_deploy.records.scores import Choice, FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.search import findings
+from ttl_deploy.search import calibrating, findings
+from ttl_deploy.search.calibrating import Settled
 from ttl_deploy.search.findings import Found
 from ttl_deploy.training.loop import WEIGHTS
 
@@ -48,13 +49,18 @@ def ship(
     cut: str | None = None,
     strategy: str | None = None,
     seed: int | None = None,
+    operating_rule: str = "argmax",
+    calibrate: bool = True,
 ) -> Shipped:
     """Export the chosen model of a run, or that of another trained candidate, and publish it if it passes its checks.
 
     Without a `cut` it is the chosen one, without a `strategy` the one that did best at the named cut.
-    Raises `UnknownNameError` for a format, cut, strategy or seed that is not there, and `GateError`,
-    publishing nothing, where the file does not do what the model does.
+    `operating_rule` is how the file decides, as `operating_point.parse_rule` reads it. Temperature and threshold are
+    fitted on validation alone. Raises `UnknownNameError` for a format, cut, strategy, seed or rule that is not
+    there, what `choose_operating_point` raises, and `GateError`, publishing nothing, where the file does
+    not do what the model does.
     """
+    rule = operating_point.parse_rule(operating_rule)
     exporter = plugins.load("formats", format_name)()
     found = findings.read(run)
     if cut is None and found.choice is None:
@@ -66,7 +72,8 @@ def ship(
         seed = found.choice.seed if found.choice and found.choice.candidate == wanted else _best_seed(point)
     if seed not in keys:
         raise UnknownNameError("trained seed", str(seed), map(str, keys))
-    return replace(_export(run, exporter, point, keys[seed]), note=note)
+    settled = _settle(run, keys[seed], rule=rule, calibrate=calibrate)
+    return replace(_export(run, exporter, point, keys[seed], settled), note=note)
 
 
 def find_candidate(found: Found, cut: str | None, strategy: str | None) -> tuple[Candidate, str]:
@@ -105,7 +112,18 @@ def _best_seed(point: FrontPoint) -> int:
     return max(scored, key=lambda pair: -1.0 if pair[1] is None else pair[1])[0]
 
 
-def _export(run: RunFolder, exporter: plugins.Format, point: FrontPoint, key: str) -> Shipped:
+def _settle(run: RunFolder, key: str, *, rule: operating_point.Rule, calibrate: bool) -> Settled:
+    """Fit temperature and threshold to the trial's stored predictions, which stay as they are."""
+    splits = _scored_splits(run, key)
+    return calibrating.settle(
+        {split: findings.read_probabilities(run, key, split) for split in splits},
+        {split: findings.labelled_split(run.data, split) for split in splits},
+        rule=rule,
+        calibrate=calibrate,
+    )
+
+
+def _export(run: RunFolder, exporter: plugins.Format, point: FrontPoint, key: str, settled: Settled) -> Shipped:
     trial = codec.load(Trial, run.trial(key) / "trial.json")
     result = codec.load(TrialResult, run.trial(key) / "result.json")
     data = load_manifest(run.data)
@@ -114,18 +132,25 @@ def _export(run: RunFolder, exporter: plugins.Format, point: FrontPoint, key: st
     folder = run.export(trial.candidate)
     manifest = exporter.export(
         model.eval(),
-        _describe(run, trial, result, point, data, name=f"{trial.model.backbone}-{folder.name}"),
+        _describe(run, trial, result, point, data, settled, name=f"{trial.model.backbone}-{folder.name}"),
         folder,
         images=_check_images(run, data),
-        references=_references(run, key, data),
+        references=_references(settled, data),
     )
     return Shipped(folder=folder, manifest=manifest)
 
 
 def _describe(
-    run: RunFolder, trial: Trial, result: TrialResult, point: FrontPoint, data: Manifest, *, name: str
+    run: RunFolder,
+    trial: Trial,
+    result: TrialResult,
+    point: FrontPoint,
+    data: Manifest,
+    settled: Settled,
+    *,
+    name: str,
 ) -> ArtifactManifest:
-    settings = run.settings()
+    settings, threshold = run.settings(), settled.operating_point.threshold
     spec: ModelSpec = trial.model
     return ArtifactManifest(
         name=name,
@@ -143,9 +168,9 @@ def _describe(
             max_batch=1,
         ),
         output="probabilities",
-        decision="argmax",
-        threshold=None,
-        scores=_scores(run, result.key),
+        decision="argmax" if threshold is None else "threshold",
+        threshold=threshold,
+        scores=settled.scores,  # the shipped weights' own; the front's are means over seeds
         params=result.params,
         macs=point.macs,
         data=fingerprint(data),
@@ -158,17 +183,9 @@ def _describe(
         ir_version=0,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         intended_use=INTENDED_USE,
+        calibration=settled.calibration,
+        operating_point=settled.operating_point,
     )
-
-
-def _scores(run: RunFolder, key: str) -> tuple[Score, ...]:
-    """Return the shipped weights' own scores; the front's are means over seeds."""
-    found: list[Score] = []
-    for split in _scored_splits(run, key):
-        truth = findings.labelled_split(run.data, split)
-        predicted = findings.read_probabilities(run, key, split)
-        found += intervals.scores(predicted, truth.labels, truth.patients, split=split)
-    return tuple(found)
 
 
 def _scored_splits(run: RunFolder, key: str) -> tuple[Split, ...]:
@@ -188,8 +205,8 @@ def _check_images(run: RunFolder, data: Manifest) -> NDArray[np.uint8]:
     return open_cache(data, run.settings().decode).pixels(positions[spread])
 
 
-def _references(run: RunFolder, key: str, data: Manifest) -> tuple[list[str], NDArray[np.float32]]:
-    """Return content hashes and the trained model's probabilities of every held-out image it was scored on."""
-    splits = _scored_splits(run, key)
-    hashes = [data.samples[position].sha256 for split in splits for position in data.of_split(split)]
-    return hashes, np.concatenate([findings.read_probabilities(run, key, split) for split in splits])
+def _references(settled: Settled, data: Manifest) -> tuple[list[str], NDArray[np.float32]]:
+    """Return content hashes and the calibrated model's probabilities of every held-out image it was scored on."""
+    known = settled.probabilities
+    hashes = [data.samples[position].sha256 for split in known for position in data.of_split(split)]
+    return hashes, np.concatenate(list(known.values()))
