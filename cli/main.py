@@ -13,7 +13,7 @@ import typer
 from ttl_deploy import __version__
 from ttl_deploy.errors import RunInterruptedError, TtlDeployError
 
-from . import bench, compare, cuts, doctor, export, front, inspect, predict, probe, report, search, verify
+from . import bench, compare, cuts, doctor, export, front, inspect, predict, probe, report, search, subgroups, verify
 
 EPILOG = (
     "Exit codes: 0 ok, 1 our bug, 2 usage, 3 bad data or leakage, 4 gate failed, 5 constraint infeasible, "
@@ -29,7 +29,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, probe, search, front, compare, export, verify, predict, bench, report, cuts, doctor):
+for command in (
+    *(inspect, probe, search, front, compare, subgroups),
+    *(export, verify, predict, bench, report, cuts, doctor),
+):
     app.command(name=command.NAME)(command.run)
 
 

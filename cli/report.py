@@ -12,17 +12,41 @@ NAME = "report"
 
 
 def run(run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None) -> None:
-    """Write results.csv, front.csv, stages.csv and report.html (one offline page) of a run, as far as it got."""
+    """Write results.csv, front.csv, stages.csv, subgroups.csv and report.html (an offline page), as far as a run got.
+
+    Says how often the test split was opened.
+    """
+    from .progress import say
     from .runs import run_folder
 
-    for path in write_report(run_folder(run)):
+    folder = run_folder(run)
+    for path in write_report(folder):
         print(path)
+    say(tell_openings(folder))
+
+
+def tell_openings(folder: "RunFolder") -> str:
+    """Say how often the test split was opened, by this run and before by others."""
+    from ttl_deploy.records import codec
+    from ttl_deploy.records.openings import EarlierOpenings
+
+    own = len(folder.ledger.of_event("test_opened"))
+    told = f"the test split was opened {_times(own)} by this run"
+    if not folder.earlier_openings.exists():
+        return told
+    earlier = codec.load(EarlierOpenings, folder.earlier_openings)
+    return f"{told}, and {_times(len(earlier.openings))} before by others that are known of"
+
+
+def _times(number: int) -> str:
+    return {0: "never", 1: "once"}.get(number, f"{number} times")
 
 
 def write_report(folder: "RunFolder") -> tuple[Path, ...]:
     """Write a run's tables and page; returns their paths."""
     from ttl_deploy.report.collect import collect
     from ttl_deploy.report.page import write_page
+    from ttl_deploy.report.subgroup_plot import write_subgroups_csv
     from ttl_deploy.report.tables import write_front_csv, write_results_csv, write_stages_csv
 
     story = collect(folder)
@@ -34,5 +58,8 @@ def write_report(folder: "RunFolder") -> tuple[Path, ...]:
     if story.stages is not None:
         written.append(folder.path / "stages.csv")
         write_stages_csv(written[-1], story.stages)
+    if story.subgroups is not None:
+        written.append(folder.path / "subgroups.csv")
+        write_subgroups_csv(written[-1], story.subgroups)
     write_page(folder.report, story)
     return (*written, folder.report)

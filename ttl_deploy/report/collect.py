@@ -9,12 +9,15 @@ from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import DataError, NoRunError
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
+from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Front
+from ttl_deploy.records.subgroups import Subgroups
 from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
 from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.report.story import ExportStory, RunStory
 from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.runtime import stored_subgroups
 from ttl_deploy.search import findings
 from ttl_deploy.search.stages import describe_stages
 
@@ -40,6 +43,8 @@ def collect(run: RunFolder) -> RunStory:
         openings=tuple(
             codec.from_builtins(TestOpening, dict(entry.content)) for entry in run.ledger.of_event("test_opened")
         ),
+        earlier=codec.load(EarlierOpenings, run.earlier_openings) if run.earlier_openings.exists() else None,
+        subgroups=_subgroups(run),
         weights=codec.load(WeightsUsed, run.weights) if run.weights.exists() else None,
         probe=codec.load(Probe, run.probe) if run.probe.exists() else None,
         stages=describe_stages(run),
@@ -56,6 +61,20 @@ def _front(run: RunFolder) -> Front | None:
         if run.front.exists():
             raise
         return None
+
+
+def _subgroups(run: RunFolder) -> Subgroups | None:
+    """Score the chosen model's subgroups by what it predicted before; None without such columns, or a choice.
+
+    What the search opened of the test split is read again, and nothing more.
+    """
+    if not (run.chosen.exists() and run.front.exists() and stored_subgroups.list_columns(run)):
+        return None
+    model = stored_subgroups.find_model(run)
+    if not any(stored_subgroups.has_predictions(run, model, split) for split in ("val", "test")):
+        return None
+    found = stored_subgroups.describe_subgroups(run, model)
+    return found if found.columns else None
 
 
 def _curve(path: Path) -> tuple[EpochRecord, ...]:

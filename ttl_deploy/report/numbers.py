@@ -1,6 +1,7 @@
 """How numbers are written for readers: three digits, prefixes, intervals in brackets."""
 
 from ttl_deploy.records.scores import FrontPoint, PairedDifference, Score
+from ttl_deploy.records.subgroups import RestDifference
 
 MINUS = "−"
 
@@ -18,6 +19,11 @@ def format_difference(difference: PairedDifference | None) -> str:
     """Write a paired difference as `−0.006 [−0.014, +0.002]`; the best cut itself has none."""
     if difference is None:
         return "best"
+    return format_rest(difference)
+
+
+def format_rest(difference: PairedDifference | RestDifference) -> str:
+    """Write a difference, such as a group's to all others, as `−0.006 [−0.014, +0.002]`."""
     value, low, high = (format_signed(one) for one in (difference.value, difference.low, difference.high))
     return f"{value} [{low}, {high}]"
 

@@ -9,6 +9,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ttl_deploy.evidence.subgroup_words import explain
 from ttl_deploy.files import publish_text
 from ttl_deploy.plugins import import_part
 from ttl_deploy.records.scores import METRICS
@@ -21,11 +22,13 @@ from ttl_deploy.report.guidance_plot import draw_guidance
 from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of, explain_strategies
 from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.story import RunStory
+from ttl_deploy.report.subgroup_plot import draw_subgroups
 from ttl_deploy.report.tables import left_out
 
 _FILTERS = {
     "score": numbers.format_score,
     "difference": numbers.format_difference,
+    "rest": numbers.format_rest,
     "seeds": numbers.format_seeds,
     "quantity": numbers.format_quantity,
     "latency": numbers.format_latency,
@@ -62,6 +65,8 @@ def render_page(story: RunStory) -> str:
         curves_plot=draw_curves(story),
         depth_plot=None if story.profile is None else draw_depth(story.profile),
         guidance_plot=draw_guidance(story),
+        subgroups_plot=None if story.subgroups is None else draw_subgroups(story.subgroups),
+        subgroup_sentences=() if story.subgroups is None else explain(story.subgroups),
         left_out=left_out(story),
         cost_rows=() if story.stages is None else cost_rows(story.stages),
         cost_sentence="" if story.stages is None else tell_cost(story.stages, story.settings),

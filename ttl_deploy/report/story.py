@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
 from ttl_deploy.records.data import DataFingerprint, DataWarning
+from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.stages import StageCosts
+from ttl_deploy.records.subgroups import Subgroups
 from ttl_deploy.records.trials import (
     CutProfile,
     EpochRecord,
@@ -34,8 +36,9 @@ class RunStory:
     """A run as the report tells it.
 
     `front` is None as long as no trial has finished. `curves` holds each trial's epochs under its
-    key. `probe` is None where there was none, `stages` before the profile. `command` is what was typed,
-    `versions` the software it ran with.
+    key. `probe` is None where there was none, `stages` before the profile. `earlier` are other runs' openings of
+    the test images before this run's `openings`, None where that was not recorded; `subgroups` those of the chosen
+    model, None where its data have none. `command` is what was typed, `versions` the software it ran with.
     """
 
     name: str
@@ -50,6 +53,8 @@ class RunStory:
     exports: tuple[ExportStory, ...] = ()
     weights: WeightsUsed | None = None
     openings: tuple[TestOpening, ...] = ()
+    earlier: EarlierOpenings | None = None
+    subgroups: Subgroups | None = None
     probe: Probe | None = None
     stages: StageCosts | None = None
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,100 @@
+"""What subgroups say, in sentences and as a Markdown table; needs no more than the record."""
+
+from collections.abc import Iterator
+
+from ttl_deploy.evidence.columns import clean_name
+from ttl_deploy.records.scores import Score
+from ttl_deploy.records.subgroups import Subgroup, SubgroupColumn, Subgroups
+
+_MARKUP = "\\`*_[]<>|#&~"
+
+
+def explain(subgroups: Subgroups) -> tuple[str, ...]:
+    """Say what the numbers are of, how they were made, and how not to read them."""
+    return tuple(_explain(subgroups))
+
+
+def tell_columns(subgroups: Subgroups) -> str:
+    """Say which columns make no groups, and why; or that there are none."""
+    if not subgroups.columns and not subgroups.left_out:
+        return "The data set has no columns besides path, label, patient and split, so there are no subgroups."
+    told = "; ".join(f"{clean_name(one.column)} ({one.reason})" for one in subgroups.left_out)
+    return f"Columns left out: {told}." if told else ""
+
+
+def tell_test(column: SubgroupColumn, *, columns: int) -> str:
+    """Say what the test of equality found in one column, of so many that were tested; or why there was none."""
+    test, name = column.test, clean_name(column.column)
+    if test is None:
+        return f"{name}: whether the AUROC is the same in all groups was not tested ({column.untested})"
+    left = "" if len(test.groups) == len(column.groups) else f" ({', '.join(test.groups)})"
+    corrected = f", {test.p_holm:.2g} corrected for {columns} columns" if columns > 1 else ""
+    return f"{name}: p = {test.p:.2g}{corrected} for an AUROC that is the same in all groups{left}"
+
+
+def render_subgroups_markdown(subgroups: Subgroups) -> str:
+    """Render tables for a model card, one row per group; names from data are escaped. Ends without a line break."""
+    if not subgroups.columns:
+        return tell_columns(subgroups)
+    positive = len(subgroups.classes) == 2
+    head = ("group", "images", "patients", *(("positive",) if positive else ()), "AUROC", "sensitivity", "specificity")
+    lines = [f"| {' | '.join(head)} | note |", f"|{'---|' * (len(head) + 1)}"]
+    lines.append(_row("all", subgroups.overall, positive=positive))
+    for column in subgroups.columns:
+        lines += [
+            _row(f"{clean_name(column.column)}: {group.name}", group, positive=positive) for group in column.groups
+        ]
+    sentences = [f"- {escape_markdown(sentence)}" for sentence in explain(subgroups)]
+    return "\n".join((*lines, "", *sentences))
+
+
+def escape_markdown(text: str) -> str:
+    """Keep a name from being read as Markdown or HTML, and on one line."""
+    for sign in _MARKUP:
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+def _row(name: str, group: Subgroup, *, positive: bool) -> str:
+    counts = [group.images, group.patients, *([group.positives] if positive else [])]
+    scores = [_write(score) for score in group.scores]
+    return f"| {' | '.join((escape_markdown(name), *map(str, counts), *scores, escape_markdown(group.small)))} |"
+
+
+def _write(score: Score) -> str:
+    if score.value is None:
+        return f"undefined ({escape_markdown(score.reason)})"
+    if score.low is None or score.high is None:
+        return f"{score.value:.3f}"
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+
+
+def _explain(subgroups: Subgroups) -> Iterator[str]:
+    split = "validation" if subgroups.split == "val" else "test"
+    beside = f", beside {subgroups.reference}" if subgroups.reference else ""
+    yield f"Scores of {subgroups.model}{beside} on the {split} split ({subgroups.why_split}), of one seed's weights"
+    yield (
+        f"{100 * subgroups.level:g} % intervals resample the patients of the group. Decision: {subgroups.decision}. "
+        f"A group with fewer than {subgroups.fewest} patients with, or without, a class is too small to judge: its "
+        "scores are shown without interval"
+    )
+    yield (
+        f"{subgroups.looked_at} groups were looked at: among so many some look worse, or better, by chance alone. "
+        f"Of {round(1 / (1 - subgroups.level))} intervals about one misses the truth; believe a single group when "
+        "other data show the same"
+    )
+    for column in subgroups.columns:
+        if column.shared_patients:
+            yield (
+                f"{clean_name(column.column)}: {column.shared_patients} patients have images in several groups and "
+                "count in each, so these groups are not compared with each other"
+            )
+    tested = sum(column.test is not None for column in subgroups.columns)
+    for column in subgroups.columns:
+        yield tell_test(column, columns=tested)
+    if tested:
+        yield "A large p does not show that groups are alike: small groups hide large differences"
+    if not subgroups.patients_known:
+        yield "Patients are not known, so every image counts as one: with several per patient, intervals are too narrow"
+    if left_out := tell_columns(subgroups):
+        yield left_out
