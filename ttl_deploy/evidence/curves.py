@@ -14,6 +14,7 @@ from ttl_deploy.evidence.answers import Flags, Floats, Integers
 
 FIXED = 0.9
 """The specificity at which sensitivity is stated, and the other way round."""
+_LOOK_EVERY = 64
 _ROUNDING = 1e-6  # counts are whole numbers, their limits are not
 
 
@@ -137,6 +138,8 @@ class _Walk:
         self.lost, self.steps = np.zeros(resamples), np.zeros(resamples)
         self.allowed, self.false_needed = np.zeros(resamples), np.zeros(resamples)
         self._product, self._flags = np.empty(resamples), np.empty(resamples, dtype=np.bool_)
+        self._steps_taken = 0
+        self._is_early, self._is_allowed, self._is_needed = True, True, True
 
     def step_single(self, row: Floats, *, positive: bool) -> None:
         """Take in one image."""
@@ -156,16 +159,28 @@ class _Walk:
 
     def _count_positives(self, row: Floats, false: Floats) -> None:
         product, flags = self._product, self._flags
-        np.less(self.true, self.fewest_true, out=flags)
-        np.copyto(self.false_needed, false, where=flags)
+        if self._is_needed:
+            np.less(self.true, self.fewest_true, out=flags)
+            np.copyto(self.false_needed, false, where=flags)
         np.add(self.true, row, out=self.true)
         np.add(self.true, false, out=product)
-        np.maximum(product, 1.0, out=product)
+        if self._is_early:
+            np.maximum(product, 1.0, out=product)
         np.divide(self.true, product, out=product)
         np.multiply(product, row, out=product)
         np.add(self.steps, product, out=self.steps)
-        np.less_equal(false, self.most_false, out=flags)
-        np.copyto(self.allowed, self.true, where=flags)
+        if self._is_allowed:
+            np.less_equal(false, self.most_false, out=flags)
+            np.copyto(self.allowed, self.true, where=flags)
+        self._steps_taken += 1
+        if self._steps_taken % _LOOK_EVERY == 0:
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Find out which operations can change nothing any more: counts only rise."""
+        self._is_early = bool((self.true + self.false < 1).any())
+        self._is_allowed = bool((self.false <= self.most_false).any())
+        self._is_needed = bool((self.true < self.fewest_true).any())
 
 
 def _most_false(negatives: Floats) -> Floats:

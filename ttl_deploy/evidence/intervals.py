@@ -25,6 +25,9 @@ _CHUNK_ELEMENTS = 2**23
 """Patients times replicates worked on at a time: few enough for memory, many enough that a step is worth its call."""
 _BLOCK = 256
 _AUROC: tuple[Metric, ...] = ("auroc",)
+_TURNED: tuple[Metric, ...] = ("calibration_error",)
+"""Chance adds to it in every sample, and to every resample once more: the percentiles alone hold the truth almost
+never. Mirrored at the value (the basic bootstrap; Davison and Hinkley 1997, section 5.2) they do, and lie below it."""
 _LOWEST: dict[Metric, float] = {"kappa": -1.0}
 
 
@@ -147,6 +150,8 @@ def score_resampled(resampled: Resampled, metric: Metric, *, split: Split, level
     evaluation = resampled.evaluations[metric]
     replicates = resampled.replicates[metric]
     interval = None if evaluation.value is None else percentile_interval(replicates, level=level)
+    if metric in _TURNED and interval is not None and evaluation.value is not None:
+        interval = 2 * evaluation.value - interval[1], 2 * evaluation.value - interval[0]
     known = resampled.patients >= 2 and interval is not None and not _is_constant(replicates)
     bounds = np.clip(interval, _LOWEST.get(metric, 0.0), 1.0) if known and interval is not None else None
     return Score(
@@ -160,7 +165,7 @@ def score_resampled(resampled: Resampled, metric: Metric, *, split: Split, level
         patients=resampled.patients,
         per_class=evaluation.per_class,
         defined=evaluation.defined,
-        method=_describe(resampled, replicates, bounded=bounds is not None, undefined=evaluation.value is None),
+        method=_describe(metric, resampled, bounded=bounds is not None, undefined=evaluation.value is None),
         reason=evaluation.reason,
         per_seed=evaluation.per_seed,
         delong=_delong_interval(resampled, level=level) if metric == "auroc" else None,
@@ -257,7 +262,8 @@ def draw_patients(patients: int, *, images: int, replicates: int, seed: int) -> 
         yield drawn
 
 
-def _describe(resampled: Resampled, replicates: Floats, *, bounded: bool, undefined: bool) -> str:
+def _describe(metric: Metric, resampled: Resampled, *, bounded: bool, undefined: bool) -> str:
+    replicates = resampled.replicates[metric]
     if undefined:
         return "no interval: the score is undefined"
     if resampled.patients < 2:
@@ -270,5 +276,6 @@ def _describe(resampled: Resampled, replicates: Floats, *, bounded: bool, undefi
             f"no interval: {missing} of {len(replicates)} resamples of {resampled.patients} patients "
             "lack a class that is scored"
         )
-    text = f"percentile bootstrap over {resampled.patients} patients, {len(replicates)} replicates"
+    kind = "basic" if metric in _TURNED else "percentile"
+    text = f"{kind} bootstrap over {resampled.patients} patients, {len(replicates)} replicates"
     return f"{text}, {missing} of them left out because a class was missing" if missing else text
