@@ -128,11 +128,13 @@ def _deal(
     of_unit: Integers, kinds: NDArray[np.integer], images: int, permutations: int, seed: int
 ) -> Iterator[Integers]:
     """Yield assignments of units to groups `(r, U)`, units of each kind permuted among themselves."""
-    generator = np.random.default_rng(seed)
+    found = np.unique(kinds)
+    # One generator for each kind: then the draws do not depend on how many are made at a time.
+    generators = np.random.default_rng(seed).spawn(len(found))
     size = max(1, _CHUNK_ELEMENTS // images)
     for start in range(0, permutations, size):
         dealt = np.repeat(of_unit[None], min(size, permutations - start), axis=0)
-        for kind in np.unique(kinds):
+        for kind, generator in zip(found, generators, strict=True):
             members = np.flatnonzero(kinds == kind)
             dealt[:, members] = generator.permuted(dealt[:, members], axis=1)
         yield dealt

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ttl_deploy.evidence.columns import clean_name
 from ttl_deploy.records.scores import Score
-from ttl_deploy.records.subgroups import Subgroup, SubgroupColumn, Subgroups
+from ttl_deploy.records.subgroups import EqualityTest, Subgroup, SubgroupColumn, Subgroups
 
 _MARKUP = "\\`*_[]<>|#&~"
 
@@ -22,20 +22,32 @@ def tell_columns(subgroups: Subgroups) -> str:
     return f"Columns left out: {told}." if told else ""
 
 
-def tell_test(column: SubgroupColumn, *, columns: int) -> str:
-    """Say what the test of equality found in one column, of so many that were tested; or why there was none."""
-    test, name = column.test, clean_name(column.column)
-    if test is None:
-        return f"{name}: whether the AUROC is the same in all groups was not tested ({column.untested})"
+def tell_tests(subgroups: Subgroups) -> tuple[str, ...]:
+    """Say what the tests of equality found, a sentence per tested column; and why others were not tested."""
+    tested = [(column, column.test) for column in subgroups.columns if column.test]
+    found = [_tell_test(column, test, columns=len(tested)) for column, test in tested]
+    reasons: dict[str, list[str]] = {}
+    for column in subgroups.columns:
+        if column.test is None:
+            reasons.setdefault(column.untested, []).append(clean_name(column.column))
+    untested = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+    if found:
+        found.append("A large p does not show that groups are alike: small groups hide large differences")
+    if untested:
+        found.append(f"Not tested for an AUROC that is the same in all groups: {untested}")
+    return tuple(found)
+
+
+def _tell_test(column: SubgroupColumn, test: EqualityTest, *, columns: int) -> str:
     left = "" if len(test.groups) == len(column.groups) else f" ({', '.join(test.groups)})"
     corrected = f", {test.p_holm:.2g} corrected for {columns} columns" if columns > 1 else ""
-    return f"{name}: p = {test.p:.2g}{corrected} for an AUROC that is the same in all groups{left}"
+    return f"{clean_name(column.column)}: p = {test.p:.2g}{corrected} for an AUROC that is the same in all groups{left}"
 
 
 def render_subgroups_markdown(subgroups: Subgroups) -> str:
     """Render tables for a model card, one row per group; names from data are escaped. Ends without a line break."""
     if not subgroups.columns:
-        return tell_columns(subgroups)
+        return escape_markdown(tell_columns(subgroups))
     positive = len(subgroups.classes) == 2
     head = ("group", "images", "patients", *(("positive",) if positive else ()), "AUROC", "sensitivity", "specificity")
     lines = [f"| {' | '.join(head)} | note |", f"|{'---|' * (len(head) + 1)}"]
@@ -89,11 +101,7 @@ def _explain(subgroups: Subgroups) -> Iterator[str]:
                 f"{clean_name(column.column)}: {column.shared_patients} patients have images in several groups and "
                 "count in each, so these groups are not compared with each other"
             )
-    tested = sum(column.test is not None for column in subgroups.columns)
-    for column in subgroups.columns:
-        yield tell_test(column, columns=tested)
-    if tested:
-        yield "A large p does not show that groups are alike: small groups hide large differences"
+    yield from tell_tests(subgroups)
     if not subgroups.patients_known:
         yield "Patients are not known, so every image counts as one: with several per patient, intervals are too narrow"
     if left_out := tell_columns(subgroups):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ttl_deploy.errors import DataError
 from ttl_deploy.evidence import group_areas, intervals
@@ -156,13 +156,20 @@ def _why_small(counts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
         return "no images"
     names = classes[1:] if len(classes) == 2 else classes
     few = [
-        f"{_count(number)} {word} {name}"
-        for name, both in zip(names, counts.tolist(), strict=True)
-        for number, word in zip(both, ("with", "without"), strict=True)
-        if number < FEWEST_PATIENTS
+        told
+        for name, (own, others) in zip(names, counts.tolist(), strict=True)
+        if (told := _tell_few(name, own, others))
     ]
     more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
-    return f"too small to judge: {', '.join(few[:_NAMED])}{more}" if few else ""
+    return f"too small to judge: {'; '.join(few[:_NAMED])}{more}" if few else ""
+
+
+def _tell_few(name: str, own: int, others: int) -> str:
+    """Say on which sides of one class too few patients stand: `4 patients with X, 3 without`."""
+    parts = [f"{_count(own)} with {name}"] if own < FEWEST_PATIENTS else []
+    if others < FEWEST_PATIENTS:
+        parts.append(f"{others} without" if parts else f"{_count(others)} without {name}")
+    return ", ".join(parts)
 
 
 def _count(patients: int) -> str:
@@ -209,10 +216,3 @@ def _test(cases: Cases, grouping: Grouping, model: Scored, shared: int) -> tuple
     )
     names = tuple(grouping.names[at] for at in large)
     return EqualityTest(groups=names, p=p, p_holm=p, permutations=cases.permutations), ""
-
-
-def make_cases(labels: ArrayLike, patients: ArrayLike, classes: Sequence[str], *, split: Split) -> Cases:
-    """Return the cases of a split; labels count the classes from 0."""
-    return Cases(
-        labels=np.asarray(labels, dtype=np.int64), patients=np.asarray(patients), classes=tuple(classes), split=split
-    )
