@@ -95,6 +95,10 @@ def test_sentences_say_what_was_done_and_what_was_not():
     left = replace(CALIBRATION, temperature=1.0, note=note)
     assert describe_calibration(left) == f"probabilities not calibrated: {note}"
     assert "fitted on 500 validation images of 400 patients" in describe_calibration(CALIBRATION)
+    (val, test) = CALIBRATION.effects
+    missed = replace(CALIBRATION, effects=(replace(val, error_after=score("calibration_error", "val", 0.2)), test))
+    assert "shifted towards a class" in describe_calibration(missed)
+    assert "shifted" not in describe_calibration(replace(CALIBRATION, effects=(replace(val, error_after=None), test)))
     told = "class 1 from probability 0.25 on [0.200, 0.310], chosen on val for a sensitivity of at least 0.9"
     assert describe_operating_point(POINT) == told
     youden = replace(POINT, rule="youden", target=None, low=None, high=None)

@@ -1,6 +1,6 @@
 """The page for people that lies beside a shipped model."""
 
-from ttl_deploy.records.artifacts import ArtifactManifest, Calibration, CalibrationEffect, Parity
+from ttl_deploy.records.artifacts import SHIFTED, ArtifactManifest, Calibration, CalibrationEffect, Parity
 from ttl_deploy.records.data import DataFingerprint
 from ttl_deploy.records.scores import Score
 
@@ -101,9 +101,8 @@ def _calibration(calibration: Calibration | None) -> str:
         "|---|---|---|---|---|---|\n"
     )
     rows = "\n".join(map(_effect_row, calibration.effects))
-    return (
-        f"{told}\n\n{head}{rows}\n\nValidation is too good after the fit, because the fit was made there; test is not."
-    )
+    closing = "Validation is too good after the fit, because the fit was made there; test is not."
+    return f"{told}\n\n{head}{rows}\n\n{closing}" + (f" {SHIFTED}" if calibration.missed else "")
 
 
 def _effect_row(effect: CalibrationEffect) -> str:

@@ -75,7 +75,20 @@ class Calibration:
         if not 0 < self.temperature < inf:
             raise ValueError(f"a temperature is above 0 and finite, not {self.temperature}")
 
+    @property
+    def missed(self) -> bool:
+        """Whether validation's calibration error rose, as where probabilities are shifted rather than too sharp."""
+        own = next((effect for effect in self.effects if effect.split == self.split), None)
+        if own is None or own.error_before is None or own.error_after is None:
+            return False
+        return (own.error_after.value or 0.0) > (own.error_before.value or 0.0)
 
+
+SHIFTED = (
+    "The calibration error on validation rose all the same. That happens where probabilities are shifted towards a "
+    "class, as balanced class weights or sampling shift them, which no temperature mends."
+)
+"""What to say where `Calibration.missed`."""
 OperatingRule = Literal["argmax", "youden", "sensitivity", "specificity"]
 OPERATING_RULES: tuple[OperatingRule, ...] = get_args(OperatingRule)
 

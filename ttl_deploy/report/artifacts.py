@@ -1,6 +1,6 @@
 """An artifact's calibration and operating point as sentences, for terminal and page."""
 
-from ttl_deploy.records.artifacts import Calibration, OperatingPoint
+from ttl_deploy.records.artifacts import SHIFTED, Calibration, OperatingPoint
 
 
 def describe_calibration(calibration: Calibration | None) -> str:
@@ -14,7 +14,8 @@ def describe_calibration(calibration: Calibration | None) -> str:
         f"{effect.split} negative log-likelihood {effect.nll_before:.4f} to {effect.nll_after:.4f}"
         for effect in calibration.effects
     )
-    return f"calibrated by the temperature {calibration.temperature:.4g}, fitted on {on}; {changes}"
+    told = f"calibrated by the temperature {calibration.temperature:.4g}, fitted on {on}; {changes}"
+    return f"{told}. {SHIFTED}" if calibration.missed else told
 
 
 def describe_operating_point(point: OperatingPoint) -> str:
