@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ttl_deploy.records.verdicts import Comparison, NonInferiority
+    from ttl_deploy.records.scores import Comparison
 
 NAME = "compare"
 
@@ -79,43 +79,16 @@ def run(
 
 def _print_comparison(comparison: "Comparison") -> None:
     """Print a line per model, then what each verdict rests on."""
-    from ttl_deploy.report.numbers import format_score
+    from ttl_deploy.report import verdicts
 
     from .tables import print_table
 
-    scores = {model.name: format_score(model.auroc) for model in comparison.models}
-    columns = ["model", "AUROC", "difference", "p (Holm)", "verdict", "positives needed"]
-    rows = [[comparison.reference, scores[comparison.reference], "reference", "", "", ""]]
-    rows += [[found.model, scores[found.model], *_cells(found)] for found in comparison.verdicts]
-    if any(found.delong for found in comparison.verdicts):
-        columns.append("DeLong's difference")
-        rows = [[*row, text] for row, text in zip(rows, ["", *map(_delong_cell, comparison.verdicts)], strict=True)]
+    listing = verdicts.verdict_rows(comparison)
     title = f"{comparison.split} split: {comparison.images} images of {comparison.patients} patients"
-    print_table(columns, rows, title=f"{title}, {comparison.positives} positive")
-    for found in comparison.verdicts:
-        print(f"{found.model}: {found.verdict}, {found.reason}")
-    alpha = (1 - comparison.level) / 2
-    print(
-        f"margin {comparison.margin:g}; {100 * comparison.level:g} % intervals, by resampling patients; "
-        f"p of being worse by the margin or more, which must be at most {alpha:.3g} for non-inferior"
+    print_table(
+        listing.columns, listing.rows, title=f"{title}, {comparison.positives} positive", numeric=listing.numeric
     )
-    if not comparison.patients_known:
-        print("patients are not known, so every image counts as one: with several per patient this is too sure")
-
-
-def _cells(found: "NonInferiority") -> tuple[str, str, str, str]:
-    from ttl_deploy.evidence.noninferiority import MOST_TIMES
-    from ttl_deploy.report.numbers import format_difference
-
-    if found.difference is None or found.holm_non_inferior is None:
-        return "undefined", "", found.verdict, ""
-    needed = f"{found.needed.positives:,} ({found.needed.patients:,} patients)" if found.needed else ""
-    if found.verdict == "inconclusive" and not needed:
-        needed = f"over {MOST_TIMES} times as many"
-    return format_difference(found.difference), f"{found.holm_non_inferior:.4f}", found.verdict, needed
-
-
-def _delong_cell(found: "NonInferiority") -> str:
-    from ttl_deploy.report.numbers import format_difference
-
-    return format_difference(found.delong.difference) if found.delong else ""
+    for found in comparison.verdicts:
+        print(verdicts.state_verdict(found))
+    for line in verdicts.describe_tests(comparison):
+        print(line)

@@ -54,6 +54,4 @@ def run(
         print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
         return
     print_front(found.front, found.choice)
-    if found.choice:
-        print(f"\n{found.choice.sentence}")
     print(f"\n{describe_cost(folder)}")

@@ -134,6 +134,10 @@ def run(
         str | None, typer.Option(help="Train only cuts with at most this many parameters, e.g. 2M.")
     ] = None,
     max_macs: Annotated[str | None, typer.Option(help="Train only cuts with at most this many MACs, e.g. 1G.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Loss of test AUROC from which on a cut counts as worse than the full network [0.02]."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     gpus: Annotated[
         str | None, typer.Option(help="Several GPUs of this machine, e.g. 0,1, instead of --device.")
@@ -204,7 +208,7 @@ def run(
         print(codec.to_json(found))
         return
     print_front(found.front, found.choice)
-    print(f"\n{found.choice.sentence}\n\n{describe_cost(folder)}\n")
+    print(f"\n{describe_cost(folder)}\n")
     print(folder.next_steps.read_text(encoding="utf-8"), end="")
 
 

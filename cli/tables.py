@@ -42,8 +42,12 @@ def _console() -> "Console":
 
 
 def print_front(front: "Front", choice: "Choice | None") -> None:
-    """Print the trained candidates with costs and scores, as far as the terminal is wide; an arrow marks the choice."""
-    from ttl_deploy.report.listing import explain_strategies, fit_columns, front_rows
+    """Print the trained candidates with costs, scores and verdicts, as far as the terminal is wide.
+
+    An arrow marks the choice. Below stands what each verdict rests on, and what the choice is therefore known to be.
+    """
+    from ttl_deploy.report import verdicts
+    from ttl_deploy.report.listing import explain_standings, explain_strategies, fit_columns, front_rows
 
     listing, hidden = fit_columns(front_rows(front, choice), width=_console().width, gap=_GAP)
     counted = f"{len(front.points)} cuts"
@@ -53,8 +57,20 @@ def print_front(front: "Front", choice: "Choice | None") -> None:
     print_table(listing.columns, listing.rows, title=title, numeric=listing.numeric)
     if hidden:
         print(f"left out, as the terminal is narrow: {', '.join(hidden)}; a file or a pipe gets them")
-    for explanation in explain_strategies(front):
-        print(explanation)
+    for explanation in (*explain_strategies(front), explain_standings(front)):
+        if explanation:
+            print(explanation)
+    if front.verdicts is None:
+        print(f"\n{verdicts.state_absence(front)}")
+    else:
+        print(
+            f"\nIs a smaller one as good as {front.reference}? On the test split, {front.verdicts.patients} patients:"
+        )
+        stated = (verdicts.state_verdict(found) for found in front.verdicts.verdicts)
+        for line in (*stated, *verdicts.describe_tests(front.verdicts)):
+            print(f"  {line}")
+    if choice is not None:
+        print(f"\n{choice.sentence}\n{verdicts.state_choice(front, choice)}")
 
 
 def describe_cost(run: "RunFolder") -> str:

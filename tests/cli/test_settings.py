@@ -159,3 +159,15 @@ def test_the_time_left_follows_the_cost_done_so_far() -> None:
     estimate.update(0, 1.0)
     estimate.update(1, 1.0)
     assert estimate.left_s == pytest.approx(0)
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.02, 0.5, 2, float("nan")])
+def test_a_margin_that_is_none_is_refused(margin: float) -> None:
+    with pytest.raises(UsageError, match=r"margin = .*: give a difference in AUROC above 0 and below 0\.5"):
+        build_settings({"backbone": "vgg11", "data": "x", "margin": margin}, config=None)
+
+
+def test_the_margin_is_a_setting_like_any_other(config: Path) -> None:
+    config.write_text(f"{CONFIG}margin = 0.03\n")
+    assert build_settings({}, config=config).margin == 0.03
+    assert build_settings({"margin": 0.04}, config=config).margin == 0.04

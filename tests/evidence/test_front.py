@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from ttl_deploy.errors import DataError
-from ttl_deploy.evidence import front as fronts
-from ttl_deploy.evidence import intervals
+from ttl_deploy.evidence import dominance, intervals
 from ttl_deploy.evidence.front import LabelledSplit, add_test_scores, build_front, pareto_members
 from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import Candidate
@@ -96,7 +95,7 @@ def members_of(rows):
         for i, (macs, params, latency, noise, _) in enumerate(rows)
     )
     values = {f"c{i}": row[4] / 10 for i, row in enumerate(rows)}
-    return costs, values, {axis: fronts._members(axis, by_cut(costs), values) for axis in AXES}
+    return costs, values, {axis: dominance.find_members(axis, by_cut(costs), values) for axis in AXES}
 
 
 @settings(deadline=None)
@@ -150,7 +149,7 @@ def test_a_cut_stays_on_the_front_when_only_a_beaten_cut_beats_it():
         cost(cut, macs=1, latency_s=latency, noise_s=0.6) for cut, latency in (("c", 9.0), ("b", 9.5), ("a", 10.0))
     )
     values = {"c": 0.93, "b": 0.94, "a": 0.95}
-    assert fronts._members("latency_s", by_cut(costs), values) == {"a", "c"}
+    assert dominance.find_members("latency_s", by_cut(costs), values) == {"a", "c"}
 
 
 def test_a_latency_difference_under_the_noise_floor_is_a_tie():
@@ -160,7 +159,7 @@ def test_a_latency_difference_under_the_noise_floor_is_a_tie():
             cost("fast", macs=1, latency_s=0.010, noise_s=0.0001),
             cost("slow", macs=2, latency_s=0.011, noise_s=noise),
         )
-        assert fronts._members("latency_s", by_cut(costs), values) == expected
+        assert dominance.find_members("latency_s", by_cut(costs), values) == expected
 
 
 def test_points_stand_shallow_to_deep_with_their_marks():
@@ -230,7 +229,7 @@ def test_test_scores_are_added_without_touching_anything_else():
     )
     opened = {*pareto_members(front), "full"}
     unseen, test = random_run(4, cuts=sorted(opened), split="test")
-    added = add_test_scores(front, unseen, test, replicates=20)
+    added = add_test_scores(front, unseen, test, replicates=100)
     for before, after in zip(front.points, added.points, strict=True):
         assert replace(after, test=()) == before
         assert bool(after.test) == (after.cut in opened)
@@ -240,7 +239,7 @@ def test_test_scores_are_added_without_touching_anything_else():
                 test.labels,
                 test.patients,
                 split="test",
-                replicates=20,
+                replicates=100,
             )
             assert after.test == expected
 

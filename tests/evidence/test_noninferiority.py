@@ -1,41 +1,22 @@
 """The verdicts: their rules one by one. How often they are wrong is in `test_noninferiority_simulated`."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttl_deploy.errors import DataError, UsageError
-from ttl_deploy.evidence import delong, intervals, noninferiority
+from ttl_deploy.evidence import delong, intervals, noninferiority, sample_size
 
 from .simulated import binary, draw
+from .test_holm import closed_testing
 
 
 def compare(study, **options):
     options = {"margin": 0.1, "replicates": 400, "split": "test"} | options
     return noninferiority.compare(study.models, study.labels, study.patients, **options)
-
-
-def holm_by_definition(p_values):
-    """Reject by closed testing with Bonferroni: the p-value of a model is the largest over all sets it is in."""
-    numbers = range(len(p_values))
-    sets = [chosen for size in numbers for chosen in itertools.combinations(numbers, size + 1)]
-    return [
-        max(min(1.0, len(chosen) * min(p_values[i] for i in chosen)) for chosen in sets if number in chosen)
-        for number in numbers
-    ]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_holm_equals_closed_testing(p_values):
-    assert noninferiority.holm(p_values) == pytest.approx(holm_by_definition(p_values), abs=1e-15)
-
-
-def test_holm_of_a_worked_example():
-    assert noninferiority.holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
 
 
 @pytest.mark.parametrize(
@@ -78,8 +59,8 @@ def test_difference_and_p_values_are_those_of_the_shared_resamples():
 def test_p_values_are_corrected_for_all_models():
     study = draw(np.random.default_rng(2), (0.85, 0.84, 0.8, 0.76), patients=250)
     found = compare(study).verdicts
-    assert [one.holm_non_inferior for one in found] == holm_by_definition([one.p_non_inferior for one in found])
-    assert [one.holm_inferior for one in found] == holm_by_definition([one.p_inferior for one in found])
+    assert [one.holm_non_inferior for one in found] == closed_testing([one.p_non_inferior for one in found])
+    assert [one.holm_inferior for one in found] == closed_testing([one.p_inferior for one in found])
 
 
 def test_a_verdict_can_be_lost_to_the_correction():
@@ -95,6 +76,55 @@ def test_a_verdict_can_be_lost_to_the_correction():
     assert 0.005 < alone.verdicts[0].p_non_inferior < 0.025
     assert alone.verdicts[0].verdict == "non-inferior"
     assert together.verdicts[0].verdict == "inconclusive"
+
+
+def claimed(study, margin, models):
+    """The models whose verdict is `non-inferior` at a margin."""
+    return {one.model for one in compare(study, margin=margin).verdicts if one.verdict == "non-inferior"} & models
+
+
+@given(seed=st.integers(0, 40), images=st.sampled_from([1, 2]))
+@settings(max_examples=12)
+def test_the_smallest_margin_is_where_the_verdict_changes(seed, images):
+    study = draw(np.random.default_rng(seed), (0.85, 0.85, 0.84, 0.8, 0.7), patients=150, per_patient=images)
+    smallest = {one.model: one.smallest_margin for one in compare(study).verdicts}
+    for model, margin in smallest.items():
+        assert claimed(study, margin + 1e-9, {model}) == {model}
+        assert claimed(study, margin - 1e-9, {model}) == set()
+    for one in compare(study).verdicts:
+        assert (one.verdict == "non-inferior") == (one.smallest_margin < 0.1)
+
+
+def test_the_smallest_margin_of_one_model_is_the_lower_end_of_its_interval():
+    study = draw(np.random.default_rng(1), (0.85, 0.8), patients=300)
+    (found,) = compare(study, replicates=3999).verdicts
+    assert found.smallest_margin == pytest.approx(-found.difference.low, abs=1e-3)
+
+
+def test_the_smallest_margin_is_never_smaller_than_what_so_few_patients_can_show():
+    labels = np.repeat([1, 0], [60, 200])
+    generator = np.random.default_rng(7)
+    full = np.clip(0.3 * labels + generator.uniform(size=260), 0, 1.3) / 1.3
+    models = {"full": binary(full), "small": binary(full + generator.normal(scale=1e-4, size=260))}
+    (found,) = noninferiority.compare(models, labels, np.arange(260), split="test").verdicts
+    assert -found.difference.low < 0.001
+    assert (1 - found.smallest_margin) ** 60 == pytest.approx(0.025)
+
+
+def test_a_model_of_the_same_predictions_is_as_good_at_every_margin():
+    study = draw(np.random.default_rng(0), (0.85, 0.8), patients=60)
+    models = study.models | {"copy": study.models["full"].copy()}
+    *_, copy = noninferiority.compare(models, study.labels, study.patients, split="test").verdicts
+    assert (copy.verdict, copy.smallest_margin) == ("non-inferior", 0.0)
+
+
+def test_many_models_take_more_resamples():
+    assert noninferiority.enough_replicates(2) == noninferiority.enough_replicates(51) == intervals.REPLICATES
+    study = draw(np.random.default_rng(0), (0.85,), patients=40)
+    models = {f"m{number}": study.models["full"] for number in range(62)}
+    found = noninferiority.compare(models, study.labels, study.patients, split="test", margin=0.3)
+    assert {one.verdict for one in found.verdicts} == {"non-inferior"}
+    assert "2440 replicates" in found.models[0].auroc.method
 
 
 def test_delong_stands_beside_only_where_cases_are_independent():
@@ -137,7 +167,7 @@ def test_several_classes_are_compared_by_their_mean():
 
 @given(st.floats(0.001, 0.3), st.floats(0.005, 0.2))
 def test_below_the_floor_a_flaw_in_a_share_of_the_patients_can_go_unseen(share, alpha):
-    floor = noninferiority.patients_to_exclude(share, alpha=alpha)
+    floor = sample_size.patients_to_exclude(share, alpha=alpha)
     assert (1 - share) ** floor <= alpha < (1 - share) ** (floor - 1)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ttl_deploy.evidence import intervals, noninferiority
+from ttl_deploy.evidence import intervals, noninferiority, sample_size
 
 from .simulated import draw
 
@@ -69,7 +69,7 @@ def power(true_difference, *, margin, pilots, studies, per_patient=2, replicates
             pilot.models, pilot.labels, pilot.patients, split="test", margin=margin, replicates=replicates, seed=number
         ).verdicts
         errors.append(found.standard_error)
-    factor = noninferiority.needed_factor(float(np.mean(errors)), margin + true_difference, alpha=0.025)
+    factor = sample_size.needed_factor(float(np.mean(errors)), margin + true_difference, alpha=0.025)
     size, decided = round(factor * patients), 0
     for number in range(studies):
         study = draw(generator, aurocs, patients=size, per_patient=per_patient)
@@ -97,7 +97,7 @@ def test_any_wrong_verdict_over_four_models_is_as_rare():
 def test_the_stated_number_of_patients_decides_with_the_stated_probability():
     share, size = power(-0.02, margin=0.05, pilots=30, studies=250)
     assert size > 200
-    assert share == pytest.approx(noninferiority.POWER, abs=0.06)
+    assert share == pytest.approx(sample_size.POWER, abs=0.06)
 
 
 @pytest.mark.slow
@@ -129,4 +129,4 @@ def test_the_same_over_many_settings(full, margin, patients, per_patient, models
 def test_the_power_is_about_as_stated_and_less_so_with_few_patients(true_difference, margin, within):
     share, size = power(true_difference, margin=margin, pilots=100, studies=1000, replicates=400)
     print(f"\n| {margin} | {true_difference} | {size} | {share:.3f} |")
-    assert share == pytest.approx(noninferiority.POWER, abs=within)
+    assert share == pytest.approx(sample_size.POWER, abs=within)

@@ -198,7 +198,8 @@ def test_a_benchmark_shows_the_rows_of_this_artifact_only(story):
     both = replace(story, exports=(replace(export, benchmarks=(shared, foreign)),))
     text = Outline(render_page(both)).text
     assert "Benchmark on ward-pc" in text
-    assert "another" not in text
+    assert "another-target" not in text
+    assert "another-host" not in text
 
 
 def test_unknown_patients_are_named_as_a_weakness(story):

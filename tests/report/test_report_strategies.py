@@ -83,7 +83,7 @@ def test_each_strategy_is_a_line_of_its_own_look_through_its_cuts(many, axis, un
     traces = strategy_traces(draw_front(many, many.front), axis)
     strategies = many.settings.strategies
     assert [trace["name"] for trace in traces] == [label_strategy(strategy) for strategy in strategies]
-    looks = [(t["line"]["color"], t["marker"]["symbol"][0].removesuffix("-open")) for t in traces]
+    looks = [(t["line"]["color"], t["marker"]["symbol"][0].partition("-open")[0]) for t in traces]
     assert len(set(looks)) == len(strategies)
     for trace, strategy in zip(traces, strategies, strict=True):
         points = sorted((p for p in many.front.points if p.strategy == strategy), key=lambda p: getattr(p, axis))
@@ -99,14 +99,23 @@ def test_marks_are_filled_and_have_bars_where_they_are_on_the_front(many):
         for trace, strategy in zip(strategy_traces(plot, axis), many.settings.strategies, strict=True):
             points = sorted((p for p in many.front.points if p.strategy == strategy), key=lambda p: getattr(p, axis))
             for i, point in enumerate(points):
-                filled = not trace["marker"]["symbol"][i].endswith("-open")
-                assert filled == (axis in point.on_front)
+                variant = trace["marker"]["symbol"][i].partition("-open")[1:]
+                expected = {"on the front": ("", ""), "not clearly worse": ("-open", "-dot")}
+                assert variant == expected.get(point.standing(axis), ("-open", ""))
                 barred = axis in point.on_front or point.candidate == many.choice.candidate
                 assert (trace["error_y"]["array"][i] is not None) == barred
                 if barred:
                     score = point.validation[0]
                     assert trace["y"][i] + trace["error_y"]["array"][i] == pytest.approx(score.high)
                     assert trace["y"][i] - trace["error_y"]["arrayminus"][i] == pytest.approx(score.low)
+
+
+def test_the_legend_says_what_the_marks_of_all_strategies_mean(many):
+    for axis in AXES:
+        key = [t["name"] for t in draw_front(many, many.front)["data"] if t["meta"] == axis and t["x"] == [None]]
+        standings = {point.standing(axis) for point in many.front.points}
+        assert len(key) == len(standings) > 1
+        assert key[0] == "on the front"
 
 
 def test_the_front_line_joins_the_members_of_all_strategies(many):
@@ -118,7 +127,8 @@ def test_the_front_line_joins_the_members_of_all_strategies(many):
 
 def test_reference_and_choice_are_ringed_and_named(many):
     plot = draw_front(many, many.front)
-    rings = {t["name"]: (t["x"], t["y"]) for t in plot["data"] if t["meta"] == "macs" and t["mode"] == "markers"}
+    marks = [t for t in plot["data"] if t["meta"] == "macs" and t["mode"] == "markers" and t["x"] != [None]]
+    rings = {t["name"]: (t["x"], t["y"]) for t in marks}
     reference = many.front.point(many.front.reference)
     chosen = many.front.point_of(*many.choice.candidate)
     expected = {

@@ -43,6 +43,7 @@ CHANGED = {
     "max_latency_s": 0.005,
     "max_params": 7,
     "max_macs": 9,
+    "margin": 0.05,
 }
 OLD_POINT = {
     "cut": "a",
@@ -119,6 +120,21 @@ def test_a_run_from_before_several_strategies_loads_and_resumes(tmp_path: Path) 
         assert run.claim(replace(SETTINGS, strategies=("l2-sp",)), "again") is False
         with pytest.raises(RunMismatchError, match="strategies: l2-sp → full"):
             run.claim(SETTINGS, "again")
+
+
+def test_a_run_from_before_verdicts_has_the_margin_of_compare_and_no_verdict(tmp_path: Path) -> None:
+    run = claimed(tmp_path / "run")
+    content = json.loads(run.config.read_text())
+    del content["margin"]
+    run.config.write_text(json.dumps(content))
+    run.front.write_text(json.dumps({"best": "a", "reference": None, "target": "t", "points": [OLD_POINT]}))
+    assert run.settings().margin == 0.02
+    front = run.read_front()
+    assert (front.verdicts, front.points[0].dominated_by) == (None, None)
+    with run.owned():
+        assert run.claim(SETTINGS, "again") is False
+        with pytest.raises(RunMismatchError, match=r"margin: 0\.02 → 0\.05"):
+            run.claim(replace(SETTINGS, margin=0.05), "again")
 
 
 def test_a_front_and_a_choice_from_before_several_strategies_are_of_the_runs_strategy(tmp_path: Path) -> None:

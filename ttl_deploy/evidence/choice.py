@@ -8,6 +8,20 @@ from ttl_deploy.errors import InfeasibleError, UsageError
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, PickRule, Score
 from ttl_deploy.records.trials import CutProfile
 
+_WITHIN = (
+    "of those that validation cannot tell from the best: "
+    "the interval of the paired difference in AUROC to it reaches zero"
+)
+RULE_WORDS: dict[PickRule, str] = {
+    "smallest-within-interval": f"takes the one with the fewest MACs {_WITHIN}",
+    "fastest-within-interval": f"takes the one with the lowest latency {_WITHIN}",
+    "best": "takes the one with the highest validation AUROC, whatever it costs",
+}
+"""What each rule does, as the end of a sentence that begins with its name."""
+LIMITS_WORDS = (
+    "Limits (--max-latency, --max-params, --max-macs) come first: what is over one of them is out, however good it is. "
+    "Where all that are as good as the best are over a limit, the best within the limits is taken."
+)
 _REMEDY = "Raise the limit or search shallower cuts"
 Costed = FrontPoint | CutProfile
 """A cut with its costs, before or after training."""

@@ -2,37 +2,43 @@
 
 A search builds it in two steps, so that the test split is opened for as few models as possible:
 `build_front` sees validation predictions only; `add_test_scores` then takes the test predictions of
-the reference and of `pareto_members`, and can no longer change who is on the front.
+the reference and of `pareto_members`, states how they compare, and can no longer change who is on the front.
+
+Who is on the front is decided by the scores as they are, and by latencies up to their noise: that keeps the
+number of members small. Scores are uncertain too, so who is off it is `clearly worse` only where the paired
+interval says so (`dominance`).
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ttl_deploy.errors import DataError
-from ttl_deploy.evidence import intervals, metrics
+from ttl_deploy.evidence import dominance, intervals, metrics, noninferiority
 from ttl_deploy.evidence.intervals import LEVEL, REPLICATES, Resampled
 from ttl_deploy.records.candidates import Candidate, name_candidate, name_candidates
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.models import FULL
-from ttl_deploy.records.scores import AXES, Axis, Front, FrontPoint, Score
+from ttl_deploy.records.scores import AXES, MARGIN, Comparison, Front, FrontPoint, Score
 from ttl_deploy.records.trials import CutProfile, Profile
 
 Predictions = Mapping[Candidate, Mapping[int, ArrayLike]]
 """For every trained candidate, for every seed, the probabilities `(N, C)` on one split."""
-Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledSplit:
-    """Labels `(N,)` and patients `(N,)` of one split, in the order of its predictions."""
+    """Labels `(N,)` and patients `(N,)` of one split, in the order of its predictions.
+
+    `patients_known` is False where every image counts as a patient of its own.
+    """
 
     split: Split
     labels: ArrayLike
     patients: ArrayLike
+    patients_known: bool = True
 
 
 def build_front(
@@ -60,7 +66,8 @@ def build_front(
     values = {candidate: _auroc(resampled[candidate], validation.split) for candidate in costs}
     names = name_candidates(costs)
     best = min(costs, key=lambda candidate: (-values[candidate], costs[candidate].macs))
-    members = {axis: _members(axis, costs, values) for axis in AXES}
+    members = {axis: dominance.find_members(axis, costs, values) for axis in AXES}
+    dominated = dominance.find_dominated(costs, values, members, resampled, names=names, level=level)
     points = tuple(
         FrontPoint(
             name=names[candidate],
@@ -85,6 +92,7 @@ def build_front(
                 resampled[candidate], resampled[best], reference=names[best], level=level
             ),
             on_front=tuple(axis for axis in AXES if candidate in members[axis]),
+            dominated_by=dominated[candidate],
         )
         for candidate, cost in costs.items()
     )
@@ -102,30 +110,69 @@ def add_test_scores(
     predictions: Predictions,
     test: LabelledSplit,
     *,
+    margin: float = MARGIN,
     level: float = LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Front:
-    """Return the front with test scores for the candidates in `predictions`; nothing else changes.
+    """Return the front with test scores for the candidates in `predictions`, and the verdicts on them.
 
-    Raises `DataError` for a candidate that is neither on the front nor the reference: the test split is
-    not for looking around.
+    The reference is compared with all others, where it and at least one other are given. Many models take more
+    resamples than `replicates`, see `noninferiority.enough_replicates`. Nothing else changes. Raises `DataError` for
+    a candidate that is neither on the front nor the reference: the test split is not for looking around.
     """
     names = name_candidates(point.candidate for point in front.points)
+    _refuse_others(front, [names.get(one, name_candidate(one, several=True)) for one in predictions])
+    count = max(replicates, noninferiority.fewest_replicates(len(predictions), level=level))
+    stacked = {names[candidate]: _stack(by_seed) for candidate, by_seed in predictions.items()}
+    resampled = {
+        name: intervals.resample(one, test.labels, test.patients, replicates=count, seed=seed)
+        for name, one in stacked.items()
+    }
+    points = tuple(
+        replace(point, test=_scores(resampled[point.name], test.split, level=level))
+        if point.name in resampled
+        else point
+        for point in front.points
+    )
+    verdicts = _compare(front, stacked, resampled, test, margin=margin, level=level)
+    return replace(front, points=points, verdicts=verdicts)
+
+
+def _refuse_others(front: Front, asked: Sequence[str]) -> None:
     allowed = {*pareto_members(front), *([front.reference] if front.reference else [])}
-    asked = {names.get(candidate, name_candidate(candidate, several=True)) for candidate in predictions}
-    refused = sorted(asked - allowed)
+    refused = sorted(set(asked) - allowed)
     if refused:
         raise DataError(
             f"test predictions given for {', '.join(refused)}: "
             f"the test split is opened for {', '.join(sorted(allowed))} only"
         )
-    scored = {
-        candidate: _scores(_resample(by_seed, test, replicates=replicates, seed=seed), test.split, level=level)
-        for candidate, by_seed in predictions.items()
-    }
-    points = tuple(replace(point, test=scored.get(point.candidate, point.test)) for point in front.points)
-    return replace(front, points=points)
+
+
+def _compare(
+    front: Front,
+    predictions: Mapping[str, ArrayLike],
+    resampled: Mapping[str, Resampled],
+    test: LabelledSplit,
+    *,
+    margin: float,
+    level: float,
+) -> Comparison | None:
+    """Compare the reference with the others, in the front's order; None where one of the two is missing."""
+    reference = front.reference
+    others = [point.name for point in front.points if point.name in predictions and point.name != reference]
+    if reference is None or reference not in predictions or not others:
+        return None
+    return noninferiority.compare_resampled(
+        {name: predictions[name] for name in (reference, *others)},
+        {name: resampled[name] for name in (reference, *others)},
+        test.labels,
+        test.patients,
+        split=test.split,
+        patients_known=test.patients_known,
+        margin=margin,
+        level=level,
+    )
 
 
 def pareto_members(front: Front) -> tuple[str, ...]:
@@ -157,8 +204,12 @@ def _find_reference(values: Mapping[Candidate, float]) -> Candidate | None:
 
 
 def _resample(by_seed: Mapping[int, ArrayLike], truth: LabelledSplit, *, replicates: int, seed: int) -> Resampled:
-    stacked: NDArray[np.float64] = np.stack([np.asarray(one, dtype=np.float64) for one in by_seed.values()])
-    return intervals.resample(stacked, truth.labels, truth.patients, replicates=replicates, seed=seed)
+    return intervals.resample(_stack(by_seed), truth.labels, truth.patients, replicates=replicates, seed=seed)
+
+
+def _stack(by_seed: Mapping[int, ArrayLike]) -> NDArray[np.float64]:
+    """Lay the seeds of one candidate together: `(seeds, N, C)`."""
+    return np.stack([np.asarray(one, dtype=np.float64) for one in by_seed.values()])
 
 
 def _scores(resampled: Resampled, split: Split, *, level: float) -> tuple[Score, ...]:
@@ -174,27 +225,3 @@ def _auroc(resampled: Resampled, split: Split) -> float:
             f"the {split} split has no AUROC ({evaluation.reason}): give every class at least one image in it"
         )
     return evaluation.value
-
-
-def _members(axis: Axis, costs: Mapping[Key, CutProfile], values: Mapping[Key, float]) -> frozenset[Key]:
-    """Find the candidates on one axis: no member beats another, and every other one is beaten by a member.
-
-    With exact costs this is the usual Pareto front. Ties under the noise floor are not transitive
-    (a may tie b and b tie c, while c is faster than a), so a candidate is off only if one that is *on*
-    beats it. Going through them best first makes that set unique: no worse one beats a better.
-    """
-    measured = [key for key, cost in costs.items() if getattr(cost, axis) is not None]
-    members: list[Key] = []
-    for key in sorted(measured, key=lambda one: (-values[one], getattr(costs[one], axis))):
-        if not any(_beats(axis, member, key, costs, values) for member in members):
-            members.append(key)
-    return frozenset(members)
-
-
-def _beats(axis: Axis, a: Key, b: Key, costs: Mapping[Key, CutProfile], values: Mapping[Key, float]) -> bool:
-    """Tell whether a is as cheap and as good as b, and one of the two strictly."""
-    noise = max(costs[a].latency_noise_s or 0.0, costs[b].latency_noise_s or 0.0)
-    tie = noise if axis == "latency_s" else 0.0
-    saved = getattr(costs[b], axis) - getattr(costs[a], axis)
-    better, as_good = values[a] > values[b], values[a] >= values[b]
-    return (saved >= -tie and better) or (saved > tie and as_good)

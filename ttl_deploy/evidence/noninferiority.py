@@ -10,26 +10,35 @@ the verdict on one model never contradicts its interval. Holm 1979 corrects each
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ttl_deploy.errors import DataError, UsageError
-from ttl_deploy.evidence import delong, intervals
+from ttl_deploy.evidence import delong, holm, intervals, sample_size
 from ttl_deploy.evidence.answers import Answers, Floats, Integers, read_answers
 from ttl_deploy.evidence.intervals import LEVEL, REPLICATES, Resampled
 from ttl_deploy.records.data import Split
-from ttl_deploy.records.scores import Metric, PairedDifference
-from ttl_deploy.records.verdicts import ComparedModel, Comparison, DelongTest, Needed, NonInferiority, Verdict
+from ttl_deploy.records.scores import (
+    MARGIN,
+    ComparedModel,
+    Comparison,
+    DelongTest,
+    Metric,
+    Needed,
+    NonInferiority,
+    PairedDifference,
+    Verdict,
+)
 
-MARGIN = 0.02
-POWER = 0.8
 FEWEST_PATIENTS = 10
 """With fewer patients on one side of a class, resamples say little about other patients."""
 MOST_TIMES = 100
 """Beyond so many times the patients a number is no plan: the observed difference is at the margin, or nearly."""
+HIGHEST_LEVEL = 0.999
+"""Levels above it would take tens of thousands of resamples."""
 _NORMAL = NormalDist()
 _ONLY: tuple[Metric, ...] = ("auroc",)
 
@@ -46,7 +55,7 @@ class _Setting:
     patients: int
     positives: int
     fewest: int
-    share: float
+    classes: int
     independent: bool
     margin: float
     level: float
@@ -57,18 +66,33 @@ class _Setting:
         return (1 - self.level) / 2
 
     @property
+    def share(self) -> float:
+        return min(self.margin * self.classes, 0.99)
+
+    @property
     def floor(self) -> int:
-        """Patients below which a loss of the margin would too often go unseen, see `patients_to_exclude`."""
-        return patients_to_exclude(self.share, alpha=self.alpha)
+        """Patients below which a loss of the margin would too often go unseen."""
+        return sample_size.patients_to_exclude(self.share, alpha=self.alpha)
+
+    @property
+    def smallest_margin_of_patients(self) -> float:
+        """The smallest margin at which there are as many patients as the floor asks for."""
+        if self.fewest == 0:
+            return math.inf
+        return (1 - math.pow(self.alpha, 1 / self.fewest)) / self.classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Test:
-    """One model's tests before correction, or why there are none; `same` where its predictions are the reference's."""
+    """One model's tests before correction, or why there are none; `same` where its predictions are the reference's.
+
+    `resampled` are its differences `(R,)` on the resamples where they are defined.
+    """
 
     model: str
     reason: str = ""
     difference: PairedDifference | None = None
+    resampled: Floats = field(default_factory=lambda: np.zeros(0))
     standard_error: float = 0.0
     p_non_inferior: float = 1.0
     p_inferior: float = 1.0
@@ -85,21 +109,49 @@ def compare(
     patients_known: bool = True,
     margin: float = MARGIN,
     level: float = LEVEL,
-    replicates: int = REPLICATES,
+    replicates: int | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare the first model of `predictions` with each of the others, on the same resamples of patients.
 
     `predictions` holds probabilities `(N, C)`, or `(seeds, N, C)`: then AUROCs are means over seeds.
-    `labels` and `patients` are `(N,)`. Raises `UsageError` for a margin or level out of range, fewer than two
-    models, or too few replicates for so many, and `DataError` where arrays do not fit.
+    `labels` and `patients` are `(N,)`; `replicates` are `enough_replicates` by default. Raises `UsageError` for a
+    margin or level out of range, fewer than two models, or too few replicates for so many, and `DataError` where
+    arrays do not fit.
     """
-    _check_request(len(predictions), margin=margin, level=level, replicates=replicates)
-    checked = {name: read_answers(one, labels) for name, one in predictions.items()}
+    _check_request(len(predictions), margin=margin, level=level)
+    count = enough_replicates(len(predictions), level=level) if replicates is None else replicates
     resampled = {
-        name: intervals.resample(one, labels, patients, replicates=replicates, seed=seed, only=_ONLY)
+        name: intervals.resample(one, labels, patients, replicates=count, seed=seed, only=_ONLY)
         for name, one in predictions.items()
     }
+    return compare_resampled(
+        predictions,
+        resampled,
+        labels,
+        patients,
+        split=split,
+        patients_known=patients_known,
+        margin=margin,
+        level=level,
+    )
+
+
+def compare_resampled(
+    predictions: Mapping[str, ArrayLike],
+    resampled: Mapping[str, Resampled],
+    labels: ArrayLike,
+    patients: ArrayLike,
+    *,
+    split: Split,
+    patients_known: bool = True,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+) -> Comparison:
+    """Compare models whose resamples were made before, all of the same patients; the rest is as for `compare`."""
+    _check_request(len(predictions), margin=margin, level=level)
+    _check_replicates(resampled, level=level)
+    checked = {name: read_answers(one, labels) for name, one in predictions.items()}
     reference, *others = checked
     setting = _describe(checked, patients, margin=margin, level=level)
     tests = [_test(name, reference, checked, resampled, setting) for name in others]
@@ -112,57 +164,42 @@ def compare(
         positives=setting.positives,
         patients_known=patients_known,
         models=tuple(
-            ComparedModel(name=name, auroc=intervals.score_resampled(one, "auroc", split=split, level=level))
-            for name, one in resampled.items()
+            ComparedModel(
+                name=name, auroc=intervals.score_resampled(resampled[name], "auroc", split=split, level=level)
+            )
+            for name in checked
         ),
         verdicts=_decide(tests, setting),
     )
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return p-values corrected for their number by Holm's step-down method (Holm 1979), in the given order.
+def enough_replicates(models: int, *, level: float = LEVEL) -> int:
+    """Return how many resamples a comparison of so many models takes: `REPLICATES`, or more where it needs more."""
+    return max(REPLICATES, fewest_replicates(models, level=level))
 
-    Rejecting those at most alpha makes any false rejection at most alpha likely, whatever depends on what.
+
+def fewest_replicates(models: int, *, level: float = LEVEL) -> int:
+    """Return with how many resamples a decision on so many models, the reference among them, is possible at all.
+
+    The smallest p-value is 1 / (replicates + 1), before it is multiplied by the number of models compared.
     """
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    for step, position in enumerate(sorted(range(len(p_values)), key=lambda one: p_values[one])):
-        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[position]))
-        corrected[position] = largest
-    return tuple(corrected)
+    return math.ceil(2 * max(models - 1, 0) / (1 - level))
 
 
-def patients_to_exclude(share: float, *, alpha: float) -> int:
-    """Return how many patients make a flaw that hits a `share` of them go unseen with probability alpha at most.
-
-    A model that loses this share of the positives entirely has an AUROC lower by it, yet with fewer patients
-    often none of them is in the sample, and no resample can tell: (1 - share)^n <= alpha.
-    """
-    return math.ceil(math.log(alpha) / math.log1p(-share))
-
-
-def needed_factor(standard_error: float, distance: float, *, alpha: float, power: float = POWER) -> float:
-    """Return how many times the patients a one-sided test needs, so that it rejects with probability `power`.
-
-    `distance` is from the true difference to the margin, above 0; the standard error falls with the square root
-    of the patients, and the difference is taken as normal (Chow et al. 2017, Sample Size Calculations, section 3.2).
-    """
-    quantiles = _NORMAL.inv_cdf(1 - alpha) + _NORMAL.inv_cdf(power)
-    return (standard_error * quantiles / distance) ** 2
-
-
-def _check_request(models: int, *, margin: float, level: float, replicates: int) -> None:
+def _check_request(models: int, *, margin: float, level: float) -> None:
     if models < 2:
         raise UsageError(f"{models} model given: name the reference and at least one to compare with it")
     if not 0 < margin < 0.5:
         raise UsageError(f"margin = {margin}: give a difference in AUROC above 0 and below 0.5, such as {MARGIN}")
-    if not 0.5 <= level < 1:
-        raise UsageError(f"level = {level}: give a share from 0.5 to below 1, such as {LEVEL}")
-    # The smallest p-value is 1 / (replicates + 1), before it is multiplied by the number of models.
-    if (replicates + 1) * (1 - level) / 2 < models - 1:
-        least = math.ceil(2 * (models - 1) / (1 - level))
+    if not 0.5 <= level <= HIGHEST_LEVEL:
+        raise UsageError(f"level = {level}: give a share from 0.5 to {HIGHEST_LEVEL}, such as {LEVEL}")
+
+
+def _check_replicates(resampled: Mapping[str, Resampled], *, level: float) -> None:
+    replicates = min(len(one.replicates["auroc"]) for one in resampled.values())
+    if replicates < (least := fewest_replicates(len(resampled), level=level)):
         raise UsageError(
-            f"{replicates} replicates are too few to decide on {models - 1} models at level {level}: "
+            f"{replicates} replicates are too few to decide on {len(resampled) - 1} models at level {level}: "
             f"use at least {least}, or a lower level"
         )
 
@@ -179,7 +216,7 @@ def _describe(checked: Mapping[str, Answers], patients: ArrayLike, *, margin: fl
         patients=len(names),
         positives=min((int((truth == 1).sum()) for truth in truths), default=0),
         fewest=min((_fewest_patients(truth, units) for truth in truths), default=0),
-        share=min(margin * max(len(truths), 1), 0.99),
+        classes=max(len(truths), 1),
         independent=some.task == "binary" and len(names) == some.images,
         margin=margin,
         level=level,
@@ -209,6 +246,7 @@ def _test(
     return _Test(
         model=name,
         difference=intervals.subtract_resampled(a, b, reference=reference, level=setting.level),
+        resampled=known,
         standard_error=float(known.std(ddof=1)),
         p_non_inferior=_share(known <= -setting.margin),
         p_inferior=_share(known >= -setting.margin),
@@ -255,19 +293,32 @@ def _delong(reference: str, own: Floats, others: Floats, setting: _Setting) -> D
 
 def _decide(tests: Sequence[_Test], setting: _Setting) -> tuple[NonInferiority, ...]:
     """Give every model its verdict; undefined ones count as compared, which only makes the correction stricter."""
-    non_inferior = holm([test.p_non_inferior for test in tests])
-    inferior = holm([test.p_inferior for test in tests])
+    non_inferior = holm.correct([test.p_non_inferior for test in tests])
+    inferior = holm.correct([test.p_inferior for test in tests])
+    smallest = _find_smallest_margins(tests, setting)
     return tuple(
         NonInferiority(model=test.model, verdict="undefined", reason=test.reason)
         if test.difference is None
-        else _judge(test, test.difference, not_worse, worse, setting)
-        for test, not_worse, worse in zip(tests, non_inferior, inferior, strict=True)
+        else _judge(test, test.difference, (not_worse, worse), margin, setting)
+        for test, not_worse, worse, margin in zip(tests, non_inferior, inferior, smallest, strict=True)
     )
 
 
+def _find_smallest_margins(tests: Sequence[_Test], setting: _Setting) -> list[float]:
+    """Return for every model the margin from which on its verdict is `non-inferior`; infinite without one."""
+    of_resamples = holm.smallest_margins([test.resampled for test in tests], alpha=setting.alpha)
+    of_patients = [0.0 if test.same else setting.smallest_margin_of_patients for test in tests]
+    return [max(pair) for pair in zip(of_resamples, of_patients, strict=True)]
+
+
 def _judge(
-    test: _Test, difference: PairedDifference, not_worse: float, worse: float, setting: _Setting
+    test: _Test,
+    difference: PairedDifference,
+    corrected: tuple[float, float],
+    smallest_margin: float,
+    setting: _Setting,
 ) -> NonInferiority:
+    not_worse, worse = corrected
     enough = test.same or setting.fewest >= setting.floor
     verdict: Verdict
     needed = None
@@ -288,6 +339,7 @@ def _judge(
         p_inferior=test.p_inferior,
         holm_non_inferior=not_worse,
         holm_inferior=worse,
+        smallest_margin=smallest_margin if math.isfinite(smallest_margin) else None,
         delong=test.delong,
         needed=needed,
     )
@@ -303,7 +355,7 @@ def _need(standard_error: float, observed: float, setting: _Setting) -> Needed |
     distance = abs(assumed + setting.margin)
     if distance == 0:
         return None
-    factor = needed_factor(standard_error, distance, alpha=setting.alpha / setting.models)
+    factor = sample_size.needed_factor(standard_error, distance, alpha=setting.alpha / setting.models)
     if assumed > -setting.margin:
         factor = max(factor, setting.floor / setting.fewest)
     if factor > MOST_TIMES:
@@ -311,7 +363,7 @@ def _need(standard_error: float, observed: float, setting: _Setting) -> Needed |
     return Needed(
         positives=math.ceil(factor * setting.positives),
         patients=math.ceil(factor * setting.patients),
-        power=POWER,
+        power=sample_size.POWER,
         assumed_difference=assumed,
     )
 

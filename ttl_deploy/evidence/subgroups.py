@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import DataError
-from ttl_deploy.evidence import group_areas, intervals
+from ttl_deploy.evidence import group_areas, holm, intervals
 from ttl_deploy.evidence.answers import Flags, Floats, Integers
 from ttl_deploy.evidence.columns import Grouping
 from ttl_deploy.evidence.group_areas import PERMUTATIONS
 from ttl_deploy.evidence.intervals import LEVEL, REPLICATES
-from ttl_deploy.evidence.noninferiority import FEWEST_PATIENTS, holm
+from ttl_deploy.evidence.noninferiority import FEWEST_PATIENTS
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Metric, Score
 from ttl_deploy.records.subgroups import EqualityTest, RestDifference, Subgroup, SubgroupColumn
@@ -69,7 +69,7 @@ def score_columns(
     """
     columns = [_score_column(cases, one, model, reference) for one in groupings]
     tested = [column.test for column in columns if column.test]
-    corrected = iter(holm([test.p for test in tested]))
+    corrected = iter(holm.correct([test.p for test in tested]))
     return tuple(
         replace(column, test=replace(column.test, p_holm=next(corrected))) if column.test else column
         for column in columns

@@ -1,4 +1,4 @@
-"""Scores with their uncertainty, the front, and the choice made from it."""
+"""Scores with their uncertainty, verdicts on them, the front, and the choice made from it."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -24,6 +24,8 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 """Every metric that `evidence.metrics` defines, in the order in which they are shown."""
 Axis = Literal["macs", "params", "latency_s"]
 AXES: tuple[Axis, ...] = ("macs", "params", "latency_s")
+MARGIN = 0.02
+"""Loss of AUROC from which on a model counts as worse, unless another margin is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,129 @@ class PairedDifference:
     level: float
 
 
+Verdict = Literal["non-inferior", "inferior", "inconclusive", "undefined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelongTest:
+    """DeLong's difference of AUROCs with its interval and standard error, and the p-value of "worse by the margin"."""
+
+    difference: PairedDifference
+    standard_error: float
+    p_non_inferior: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """How much data would decide with probability `power`, were the true difference `assumed_difference`.
+
+    `positives` are images of the positive class, of several classes of the rarest; `patients` at the same
+    prevalence and with as many images each.
+    """
+
+    positives: int
+    patients: int
+    power: float
+    assumed_difference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NonInferiority:
+    """One model against the reference at a margin.
+
+    Attributes:
+        verdict: by the p-values after Holm's correction; `undefined` has a reason and no numbers to decide by.
+        difference: AUROC minus the reference's, with the uncorrected interval; None where undefined.
+        p_non_inferior: of "worse by the margin or more"; small speaks for non-inferior.
+        p_inferior: of "worse by the margin or less"; small speaks for inferior.
+        holm_non_inferior, holm_inferior: the same, corrected for the number of models compared.
+        delong: beside the bootstrap, which decides; only where cases are independent and classes are two.
+        smallest_margin: the verdict is `non-inferior` at every margin above it and at none below, correction and
+            floor of patients included; 0 where every margin will do, None where none will.
+        needed: for a decision, where the verdict is `inconclusive`; None also where the observed difference is
+            so near the margin that no number is a plan.
+        reason: what the verdict rests on, in words.
+    """
+
+    model: str
+    verdict: Verdict
+    reason: str
+    difference: PairedDifference | None = None
+    standard_error: float | None = None
+    p_non_inferior: float | None = None
+    p_inferior: float | None = None
+    holm_non_inferior: float | None = None
+    holm_inferior: float | None = None
+    smallest_margin: float | None = None
+    delong: DelongTest | None = None
+    needed: Needed | None = None
+
+    def __post_init__(self) -> None:
+        if (self.verdict == "undefined") != (self.p_non_inferior is None):
+            raise ValueError(f"{self.model}: a verdict needs a p-value, and only a verdict has one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedModel:
+    """A model of a comparison and its AUROC."""
+
+    name: str
+    auroc: Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Models against the first of them, on the same images.
+
+    `positives` as in `Needed`; `patients_known` is False where every image counted as a patient of its own.
+    """
+
+    split: Split
+    margin: float
+    level: float
+    images: int
+    patients: int
+    positives: int
+    patients_known: bool
+    models: tuple[ComparedModel, ...]
+    verdicts: tuple[NonInferiority, ...]
+
+    @property
+    def reference(self) -> str:
+        """The name of the model that the others are compared with."""
+        return self.models[0].name
+
+    @property
+    def all_non_inferior(self) -> bool:
+        """Whether every model is as good as the reference."""
+        return all(found.verdict == "non-inferior" for found in self.verdicts)
+
+
+Standing = Literal["on the front", "not clearly worse", "clearly worse", "off the front"]
+"""Where a candidate stands on one axis; `off the front` where it is not known whether it is clearly worse."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dominated:
+    """That a candidate is clearly worse than another, on one axis.
+
+    The other costs no more, or not more than the noise, and the interval of the paired difference in validation
+    AUROC, this candidate's minus the other's, lies below zero. It is not corrected for the number of candidates.
+    """
+
+    axis: Axis
+    difference: PairedDifference
+
+    def __post_init__(self) -> None:
+        if self.difference.high >= 0:
+            raise ValueError(f"{self.difference.reference} is not clearly better: {self.difference}")
+
+    @property
+    def by(self) -> str:
+        """The name of the other one."""
+        return self.difference.reference
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontPoint:
     """One candidate after training: its costs, its scores over seeds, and whether it is on the front.
@@ -82,7 +207,9 @@ class FrontPoint:
         test: scores on the test split; empty unless the candidate is the reference or on the front.
         seeds: the seeds that were trained; `seed_values` their validation AUROC, in that order.
         to_best: validation AUROC against the best candidate, paired by patient; None for the best itself.
-        on_front: the cost axes on which no other candidate is as cheap and as good.
+        on_front: the cost axes on which no other candidate is as cheap and as good, by the scores as they are.
+        dominated_by: for each axis on which it is clearly worse than another, one that it is worse than; None where
+            an older version made the front and did not ask.
         latency_s: median latency of the exported model on the profile's target; None if not measured.
         latency_noise_s: differences below this are ties.
     """
@@ -103,11 +230,26 @@ class FrontPoint:
     seed_values: tuple[float | None, ...]
     to_best: PairedDifference | None
     on_front: tuple[Axis, ...]
+    dominated_by: tuple[Dominated, ...] | None = None
 
     @property
     def candidate(self) -> Candidate:
         """The cut and the strategy."""
         return Candidate(self.cut, self.strategy)
+
+    def standing(self, axis: Axis) -> Standing | None:
+        """Tell where the candidate stands on an axis; None where that cost was not measured."""
+        if getattr(self, axis) is None:
+            return None
+        if axis in self.on_front:
+            return "on the front"
+        if self.dominated_by is None:
+            return "off the front"
+        return "clearly worse" if any(one.axis == axis for one in self.dominated_by) else "not clearly worse"
+
+    def axes(self, standing: Standing) -> tuple[Axis, ...]:
+        """Return the axes on which the candidate stands so."""
+        return tuple(axis for axis in AXES if self.standing(axis) == standing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +259,15 @@ class Front:
     `best` is the name of the one with the best validation AUROC, `reference` that of the full network; where
     several strategies trained it, of the best of these on validation. The full network is what a smaller
     model replaces, so it must be given its best chance: beside a badly trained one any cut would look good.
+    `verdicts` compare it with the others whose test scores are stated, on the test split; None where that is
+    closed, where there is nothing to compare, or where an older version made the front.
     """
 
     best: str
     reference: str | None
     target: str
     points: tuple[FrontPoint, ...]
+    verdicts: Comparison | None = None
 
     def __post_init__(self) -> None:
         names = [point.name for point in self.points]
@@ -135,6 +280,11 @@ class Front:
             if point.name == name:
                 return point
         raise KeyError(name)
+
+    def verdict(self, name: str) -> NonInferiority | None:
+        """Return the verdict on a candidate; None where there is none, as on the reference."""
+        found = () if self.verdicts is None else self.verdicts.verdicts
+        return next((one for one in found if one.model == name), None)
 
     def point_of(self, cut: str, strategy: str) -> FrontPoint:
         """Return the point of a cut and strategy; raises KeyError for a candidate that was not trained."""

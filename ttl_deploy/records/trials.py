@@ -7,7 +7,7 @@ from typing import Literal
 from ttl_deploy.records.candidates import ALL_EXITS, PROBED, Candidate, check_strategies, slug_of
 from ttl_deploy.records.data import DecodeSettings, Split
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
-from ttl_deploy.records.scores import PickRule
+from ttl_deploy.records.scores import MARGIN, PickRule
 from ttl_deploy.records.stages import Stage, check_skip
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -98,7 +98,7 @@ class SearchSettings:
     `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
     at most one of them is set. Every cut is trained by every one of the `strategies`. `skip` are the stages
     that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits,
-    for fewer epochs.
+    for fewer epochs. `margin` is the loss of test AUROC from which on a cut counts as worse than the full network.
     """
 
     backbone: str
@@ -127,8 +127,13 @@ class SearchSettings:
     max_latency_s: float | None = None
     max_params: int | None = None
     max_macs: int | None = None
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
+        if not 0 < self.margin < 0.5:
+            raise ValueError(
+                f"margin = {self.margin}: give a difference in AUROC above 0 and below 0.5, such as {MARGIN}"
+            )
         check_strategies(self.strategies)
         check_skip(self.skip, policy=self.policy)
         if "profile" in self.skip and self.max_latency_s is not None:

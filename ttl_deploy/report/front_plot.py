@@ -6,7 +6,7 @@ are mid-tones that stand on light and dark paper alike; text and grid get theirs
 
 from dataclasses import dataclass
 
-from ttl_deploy.records.scores import METRICS, Axis, Choice, Front, FrontPoint
+from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Standing
 from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
 from ttl_deploy.report.looks import Look, clean_label, label_strategy, looks_of
 from ttl_deploy.report.numbers import (
@@ -20,6 +20,21 @@ from ttl_deploy.report.plots import Plot, make_layout
 from ttl_deploy.report.story import RunStory
 
 _FRONT, _OTHER, _CHOSEN, _REFERENCE = "#2f7fc1", "#8a96a3", "#d9702b", "#7a5fc0"
+_STANDINGS: dict[Standing, tuple[str, str]] = {
+    "on the front": ("", _FRONT),
+    "not clearly worse": ("-open-dot", _FRONT),
+    "clearly worse": ("-open", _OTHER),
+    "off the front": ("-open", _OTHER),
+}
+"""The variant of a mark, and its colour where strategies have none."""
+_STANDING_WORDS: dict[Standing, str] = {
+    "on the front": "on the front",
+    "not clearly worse": "off it, but not clearly worse",
+    "clearly worse": "clearly worse than another",
+    "off the front": "off the front",
+}
+_TOLD: tuple[Metric, ...] = ("auroc", "auprc", "accuracy")
+"""What a hover text names of the validation split; the page's tables hold the rest."""
 _WIDE_RANGE = 30  # costs that differ by more than this factor are drawn on a logarithmic axis
 
 
@@ -58,7 +73,6 @@ def _draw_axis(axis: Axis, scale: _Scale, story: RunStory, front: Front) -> list
     points = sorted((p for p in front.points if _cost(axis, p) is not None), key=lambda p: (_cost(axis, p), p.macs))
     several = len(front.strategies) > 1
     on = [point for point in points if axis in point.on_front]
-    off = [point for point in points if axis not in point.on_front]
     line = {
         "type": "scatter",
         "mode": "lines",
@@ -70,13 +84,24 @@ def _draw_axis(axis: Axis, scale: _Scale, story: RunStory, front: Front) -> list
         "showlegend": False,
     }
     marks = [
-        _draw_points("on the front", on, axis, scale, story, colour=_FRONT, symbol="circle"),
-        _draw_points("other cuts", off, axis, scale, story, colour=_OTHER, symbol="circle-open"),
+        _draw_points(
+            _STANDING_WORDS[standing],
+            [point for point in points if point.standing(axis) == standing],
+            axis,
+            scale,
+            story,
+            colour=colour,
+            symbol=f"circle{variant}",
+        )
+        for standing, (variant, colour) in _STANDINGS.items()
     ]
     if several:
         marks = [
-            _draw_strategy([p for p in points if p.strategy == strategy], look, axis, scale, story)
-            for strategy, look in looks_of(front.strategies).items()
+            *(
+                _draw_strategy([p for p in points if p.strategy == strategy], look, axis, scale, story)
+                for strategy, look in looks_of(front.strategies).items()
+            ),
+            *_draw_key(points, axis),
         ]
     rings = _draw_rings(points, axis, scale, story.choice, front)
     return [trace for trace in (line, *marks, *rings) if trace["x"]]
@@ -106,13 +131,41 @@ def _draw_strategy(points: list[FrontPoint], look: Look, axis: Axis, scale: _Sca
     """
     barred = [point for point in points if axis in point.on_front or _is_chosen(point, story.choice)]
     trace = _draw_points(look.label, points, axis, scale, story, colour=look.colour, symbol=look.symbol)
-    trace["marker"]["symbol"] = [look.symbol if axis in p.on_front else f"{look.symbol}-open" for p in points]
+    trace["marker"]["symbol"] = [f"{look.symbol}{_variant(point, axis)}" for point in points]
     return {
         **trace,
         **_draw_bars(points, barred, axis, scale, colour=look.colour),
         "mode": "lines+markers",
         "line": {"width": 1.4, "color": look.colour, "dash": look.dash},
     }
+
+
+def _draw_key(points: list[FrontPoint], axis: Axis) -> list[Plot]:
+    """Return entries of the legend alone: what the marks of all strategies say of the candidates' standing."""
+    shown = {point.standing(axis) for point in points}
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": _STANDING_WORDS[standing],
+            "x": [None],
+            "y": [None],
+            "marker": {
+                "size": 9,
+                "color": _OTHER,
+                "symbol": f"circle{variant}",
+                "line": {"width": 1.5, "color": _OTHER},
+            },
+            "hoverinfo": "skip",
+        }
+        for standing, (variant, _) in _STANDINGS.items()
+        if standing in shown
+    ]
+
+
+def _variant(point: FrontPoint, axis: Axis) -> str:
+    standing = point.standing(axis)
+    return "" if standing is None else _STANDINGS[standing][0]
 
 
 def _draw_bars(points: list[FrontPoint], barred: list[FrontPoint], axis: Axis, scale: _Scale, *, colour: str) -> Plot:
@@ -179,15 +232,17 @@ def _label(point: FrontPoint, *, several: bool) -> str:
 def _describe(point: FrontPoint, story: RunStory) -> str:
     profiled = story.cost(point.cut)
     strategies = () if story.front is None else story.front.strategies
+    verdict = None if story.front is None else story.front.verdict(point.name)
+    told = [
+        *(score for score in point.validation if score.metric in _TOLD),
+        *([auroc_of(point.test)] if point.test else []),
+    ]
     lines = [
         f"<b>{clean_label(point.cut)}</b>",
         *([f"by {label_strategy(point.strategy)}"] if len(strategies) > 1 else []),
-        *(
-            f"{score.split} {METRIC_WORDS[score.metric]} {format_score(score)}"
-            for metric in METRICS
-            for score in (*point.validation, *point.test)
-            if score.metric == metric
-        ),
+        *(f"{score.split} {METRIC_WORDS[score.metric]} {format_score(score)}" for score in told),
+        *([f"on test {verdict.verdict}"] if verdict else []),
+        *(f"{AXIS_WORDS[one.axis]}: clearly worse than {clean_label(one.by)}" for one in point.dominated_by or ()),
         f"{format_quantity(point.macs)} MACs ({format_share(point.macs_share)} of the full network)",
         f"{format_quantity(point.params)} parameters ({format_share(point.params_share)})",
         f"latency {format_latency(point.latency_s)}",

@@ -9,7 +9,9 @@ from ttl_deploy.report.numbers import (
     format_latency,
     format_quantity,
     format_score,
+    format_seeds,
     format_share,
+    format_spread,
 )
 
 STRATEGY_WORDS = {
@@ -18,9 +20,31 @@ STRATEGY_WORDS = {
 }
 """What the names mean of strategies that a guided search takes by itself."""
 AXIS_WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": "latency"}
-_DISPENSABLE = ("params", "of full", "to the best", "on front by", "test AUROC", "latency", "MACs")
+_DISPENSABLE = (
+    *("val seeds", "test seeds", "params", "of full", "to the best", "on front by", "test AUROC", "latency", "MACs"),
+    "verdict",
+)
 """Columns that a narrow terminal can do without, the first first."""
-METRIC_WORDS: dict[Metric, str] = {"auroc": "AUROC", "auprc": "AUPRC", "accuracy": "accuracy"}
+METRIC_WORDS: dict[Metric, str] = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "sensitivity_at_specificity": "sensitivity at 90 % specificity",
+    "specificity_at_sensitivity": "specificity at 90 % sensitivity",
+    "f1": "F1",
+    "brier": "Brier score (lower is better)",
+    "calibration_error": "calibration error (lower is better)",
+    "kappa": "kappa, quadratic weights",
+}
+NEAR = "~"
+"""Stands before an axis on which a candidate is off the front but not clearly worse."""
+NEAR_WORDS = (
+    f"{NEAR} off the front, but not clearly worse than those on it: no other that costs no more is surely better "
+    "(paired interval of validation AUROC)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +60,11 @@ def front_rows(front: Front, choice: Choice | None = None) -> Listing:
     """Lay out a front, one row per trained candidate, shallow to deep.
 
     The column of strategies is there only where there are several, that of test scores only where some
-    were made, that of latency only where some were measured. The first column marks the choice with an
-    arrow.
+    were made, that of latency only where some were measured, those of seeds only where there are several.
+    The first column marks the choice with an arrow.
     """
     several = len(front.strategies) > 1
+    seeds = any(len(point.seeds) > 1 for point in front.points)
     columns = {
         "": [_mark(point, choice) for point in front.points],
         "cut": [point.cut for point in front.points],
@@ -47,17 +72,20 @@ def front_rows(front: Front, choice: Choice | None = None) -> Listing:
         "val AUROC": [format_score(auroc_of(point.validation)) for point in front.points],
         "to the best": [format_difference(point.to_best) for point in front.points],
         "test AUROC": [format_score(auroc_of(point.test)) if point.test else "" for point in front.points],
+        "verdict": [_verdict(front, point) for point in front.points],
         "params": [format_quantity(point.params) for point in front.points],
         "MACs": [format_quantity(point.macs) for point in front.points],
         "of full": [format_share(point.macs_share) for point in front.points],
         "latency": ["" if point.latency_s is None else format_latency(point.latency_s) for point in front.points],
-        "on front by": [", ".join(AXIS_WORDS[axis] for axis in point.on_front) for point in front.points],
+        "on front by": [", ".join(name_standings(point)) for point in front.points],
+        "val seeds": [format_seeds(point) if seeds else "" for point in front.points],
+        "test seeds": [format_test_seeds(point) if seeds else "" for point in front.points],
     }
-    optional = ("strategy", "test AUROC", "latency")
+    optional = ("strategy", "test AUROC", "verdict", "latency", "val seeds", "test seeds")
     filled = {title: cells for title, cells in columns.items() if title not in optional or any(cells)}
     return Listing(
         columns=tuple(filled),
-        numeric=tuple(title not in ("", "cut", "strategy", "on front by") for title in filled),
+        numeric=tuple(title not in ("", "cut", "strategy", "verdict", "on front by") for title in filled),
         rows=tuple(zip(*filled.values(), strict=True)),
     )
 
@@ -91,9 +119,32 @@ def explain_strategies(front: Front) -> tuple[str, ...]:
     return tuple(f"{name}: {words}" for name, words in STRATEGY_WORDS.items() if name in front.strategies)
 
 
+def name_standings(point: FrontPoint) -> tuple[str, ...]:
+    """Name the axes on which a candidate is on the front, and with a mark those on which it is not clearly worse."""
+    near = (f"{NEAR}{AXIS_WORDS[axis]}" for axis in point.axes("not clearly worse"))
+    return (*(AXIS_WORDS[axis] for axis in point.on_front), *near)
+
+
+def explain_standings(front: Front) -> str:
+    """Say what the mark of those that are not clearly worse means; nothing where nobody has it."""
+    return NEAR_WORDS if any(point.axes("not clearly worse") for point in front.points) else ""
+
+
+def format_test_seeds(point: FrontPoint) -> str:
+    """Write the range of the seeds' test AUROC; nothing where it was not stated."""
+    return format_spread(auroc_of(point.test).per_seed) if point.test else ""
+
+
 def auroc_of(scores: tuple[Score, ...]) -> Score:
     """Return the AUROC among the scores of a split."""
     return next(score for score in scores if score.metric == "auroc")
+
+
+def _verdict(front: Front, point: FrontPoint) -> str:
+    if front.verdicts is not None and point.name == front.reference:
+        return "reference"
+    found = front.verdict(point.name)
+    return "" if found is None else found.verdict
 
 
 def _mark(point: FrontPoint, choice: Choice | None) -> str:

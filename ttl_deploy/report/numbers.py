@@ -1,5 +1,7 @@
 """How numbers are written for readers: three digits, prefixes, intervals in brackets."""
 
+from collections.abc import Sequence
+
 from ttl_deploy.records.scores import FrontPoint, PairedDifference, Score
 from ttl_deploy.records.subgroups import RestDifference
 
@@ -30,10 +32,15 @@ def format_rest(difference: PairedDifference | RestDifference) -> str:
 
 def format_seeds(point: FrontPoint) -> str:
     """Write the range of the seeds' validation AUROC, as `0.958 to 0.966 (3)`; one seed has no range."""
-    values = [value for value in point.seed_values if value is not None]
-    if len(values) < 2:
-        return "one" if len(point.seeds) == 1 else "undefined"
-    return f"{min(values):.3f} to {max(values):.3f} ({len(values)})"
+    return format_spread(point.seed_values)
+
+
+def format_spread(values: Sequence[float | None]) -> str:
+    """Write the range of seeds' scores as `0.958 to 0.966 (3)`; one seed has no range, and no seeds no text."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return ("", "one")[len(values)] if len(values) < 2 else "undefined"
+    return f"{min(known):.3f} to {max(known):.3f} ({len(known)})"
 
 
 def format_signed(value: float) -> str:

@@ -12,24 +12,28 @@ from markupsafe import Markup
 from ttl_deploy.evidence.subgroup_words import explain
 from ttl_deploy.files import publish_text
 from ttl_deploy.plugins import import_part
-from ttl_deploy.records.scores import METRICS
+from ttl_deploy.records.scores import Metric
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
 from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
 from ttl_deploy.report.costs import cost_rows, describe_exhaustive, format_count, format_part, tell_cost
+from ttl_deploy.report.evidence import gather_evidence
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
-from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of, explain_strategies
+from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of, explain_strategies, format_test_seeds
 from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.subgroup_plot import draw_subgroups
 from ttl_deploy.report.tables import left_out
 
+_MAIN_METRICS: tuple[Metric, ...] = ("auprc", "accuracy")
+"""What the table of all cuts shows beside the AUROC; the chosen one and the reference are shown with every metric."""
 _FILTERS = {
     "score": numbers.format_score,
     "difference": numbers.format_difference,
     "rest": numbers.format_rest,
     "seeds": numbers.format_seeds,
+    "test_seeds": format_test_seeds,
     "quantity": numbers.format_quantity,
     "latency": numbers.format_latency,
     "duration": numbers.format_duration,
@@ -57,10 +61,11 @@ def render_page(story: RunStory) -> str:
     scripts = (_plotly_script(), _template_text(environment, "report.js"))
     return environment.get_template("report.html.jinja").render(
         story=story,
-        metrics=METRICS,
+        metrics=_MAIN_METRICS,
         axis_words=AXIS_WORDS,
         metric_words=METRIC_WORDS,
         settings=flatten_settings(story.settings),
+        evidence=None if story.front is None else gather_evidence(story.front, story.choice, story.fingerprint.classes),
         front_plot=None if story.front is None else draw_front(story, story.front),
         curves_plot=draw_curves(story),
         depth_plot=None if story.profile is None else draw_depth(story.profile),

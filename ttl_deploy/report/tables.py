@@ -5,17 +5,18 @@ Units stand in the column names. Text that a spreadsheet would run as a formula 
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ttl_deploy.evidence.choice import over_limits
 from ttl_deploy.files import escape_cell, publish_text
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.models import FULL
-from ttl_deploy.records.scores import METRICS, Front, FrontPoint, PairedDifference, Score
+from ttl_deploy.records.scores import AXES, METRICS, Front, FrontPoint, PairedDifference, Score
 from ttl_deploy.records.stages import StageCosts
 from ttl_deploy.records.trials import CutProfile, TrialFailure, TrialResult
 from ttl_deploy.report.costs import cost_rows
+from ttl_deploy.report.listing import auroc_of
 from ttl_deploy.report.story import RunStory
 
 Cell = str | int | float | None
@@ -50,6 +51,8 @@ FRONT_COLUMNS = (
     "best",
     "reference",
     "on_front",
+    "not_clearly_worse",
+    *(f"dominated_by_{axis}" for axis in AXES),
     "params",
     "params_share",
     "macs",
@@ -61,6 +64,18 @@ FRONT_COLUMNS = (
     "seeds",
     "val_auroc_seed_min",
     "val_auroc_seed_max",
+    "test_auroc_seed_min",
+    "test_auroc_seed_max",
+    "verdict",
+    "margin",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_non_inferior",
+    "holm_non_inferior",
+    "holm_inferior",
+    "needed_positives",
+    "smallest_margin",
     "to_best",
     "to_best_low",
     "to_best_high",
@@ -158,13 +173,14 @@ def _cost_cells(cost: CutProfile | None) -> dict[str, Cell]:
 
 
 def _front_cells(front: Front, point: FrontPoint) -> dict[str, Cell]:
-    of_seeds = [value for value in point.seed_values if value is not None]
     cells: dict[str, Cell] = {
         "cut": point.cut,
         "strategy": point.strategy,
         "best": "yes" if point.name == front.best else "no",
         "reference": "yes" if point.name == front.reference else "no",
         "on_front": " ".join(point.on_front),
+        "not_clearly_worse": " ".join(point.axes("not clearly worse")),
+        **{f"dominated_by_{one.axis}": one.by for one in point.dominated_by or ()},
         "params": point.params,
         "params_share": point.params_share,
         "macs": point.macs,
@@ -174,13 +190,36 @@ def _front_cells(front: Front, point: FrontPoint) -> dict[str, Cell]:
         "latency_s": point.latency_s,
         "latency_noise_s": point.latency_noise_s,
         "seeds": " ".join(str(seed) for seed in point.seeds),
-        "val_auroc_seed_min": min(of_seeds, default=None),
-        "val_auroc_seed_max": max(of_seeds, default=None),
+        **_seed_cells("val", point.seed_values),
+        **_seed_cells("test", auroc_of(point.test).per_seed if point.test else ()),
         "target": front.target,
     }
     for score in (*point.validation, *point.test):
         cells.update(_score_cells(score))
-    return {**cells, **_difference_cells(point.to_best)}
+    return {**cells, **_difference_cells("to_best", point.to_best), **_verdict_cells(front, point)}
+
+
+def _seed_cells(split: Split, values: Sequence[float | None]) -> dict[str, Cell]:
+    known = [value for value in values if value is not None]
+    ends = {"min": min(known, default=None), "max": max(known, default=None)}
+    return {f"{split}_auroc_seed_{end}": value for end, value in ends.items()}
+
+
+def _verdict_cells(front: Front, point: FrontPoint) -> dict[str, Cell]:
+    """Return a candidate's verdict and what it rests on; empty for the reference, and where there is none."""
+    found = front.verdict(point.name)
+    if front.verdicts is None or found is None:
+        return {}
+    return {
+        "verdict": found.verdict,
+        "margin": front.verdicts.margin,
+        "p_non_inferior": found.p_non_inferior,
+        "holm_non_inferior": found.holm_non_inferior,
+        "holm_inferior": found.holm_inferior,
+        "needed_positives": found.needed.positives if found.needed else None,
+        "smallest_margin": found.smallest_margin,
+        **_difference_cells("difference", found.difference),
+    }
 
 
 def _score_cells(score: Score) -> dict[str, Cell]:
@@ -195,7 +234,7 @@ def _score_cells(score: Score) -> dict[str, Cell]:
     }
 
 
-def _difference_cells(difference: PairedDifference | None) -> dict[str, Cell]:
+def _difference_cells(name: str, difference: PairedDifference | None) -> dict[str, Cell]:
     if difference is None:
         return {}
-    return {"to_best": difference.value, "to_best_low": difference.low, "to_best_high": difference.high}
+    return {name: difference.value, f"{name}_low": difference.low, f"{name}_high": difference.high}

@@ -141,10 +141,15 @@ def front_at(run: RunFolder, known: Mapping[str, Outcome], epoch: int, seed: int
 
 
 def front_with_test(run: RunFolder, found: Front, known: Mapping[str, Outcome]) -> Front:
-    """Add the test scores of the candidates for which the test split was opened."""
+    """Add the test scores of the candidates for which the test split was opened, and their verdicts."""
     wanted = candidates_to_confirm(found)
     opened = {candidate: seeds for candidate, seeds in finished(known).items() if candidate in wanted}
-    return front.add_test_scores(found, _predictions(run, opened, "test"), labelled_split(run.data, "test"))
+    return front.add_test_scores(
+        found,
+        _predictions(run, opened, "test"),
+        labelled_split(run.data, "test"),
+        margin=run.settings().margin,
+    )
 
 
 def candidates_to_confirm(found: Front) -> tuple[Candidate, ...]:
@@ -165,11 +170,13 @@ def finished(known: Mapping[str, Outcome]) -> dict[Candidate, dict[int, str]]:
 
 def labelled_split(data: Path, split: Split) -> LabelledSplit:
     """Return labels and patients of one split, in the order of its predictions."""
-    samples = load_manifest(data).samples
+    manifest = load_manifest(data)
+    samples = manifest.samples
     return LabelledSplit(
         split=split,
         labels=np.array([sample.label for sample in samples if sample.split == split], dtype=np.int64),
         patients=np.array([sample.patient_id for sample in samples if sample.split == split]),
+        patients_known=manifest.patients_known,
     )
 
 
