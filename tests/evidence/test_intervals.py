@@ -288,3 +288,16 @@ def test_a_difference_that_no_resample_changes_is_unknown_unless_it_is_none_at_a
     same = intervals.paired_difference(right, right, labels, np.arange(20), reference="full")
     assert (apart.value, apart.low, apart.high) == (-1.0, -1.0, 1.0)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_the_calibration_error_has_no_interval_but_what_chance_would_make_of_it():
+    generator = np.random.default_rng(2)
+    scores = generator.random(400)
+    labels = (generator.random(400) < scores).astype(int)
+    found = intervals.score("calibration_error", binary(scores), labels, np.arange(400), split="val")
+    assert (found.low, found.high) == (None, None)
+    said = float(found.method.split("would be ")[1].split(" ")[0])
+    draws = [(generator.random(400) < scores).astype(int) for _ in range(300)]
+    expected = np.mean([references.calibration_error(truth, scores) for truth in draws])
+    assert said == pytest.approx(expected, abs=0.006)
+    assert found.value < 2 * said

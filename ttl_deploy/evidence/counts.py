@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ttl_deploy.evidence.answers import UNKNOWN, Answers, Floats, Integers
+from ttl_deploy.evidence.answers import UNKNOWN, Answers, Flags, Floats, Integers
 from ttl_deploy.records.scores import Metric
 
 BINS = 15
@@ -101,6 +101,17 @@ def measure_whole(totals: Sums) -> Mapping[Metric, Floats]:
     return whole
 
 
+def calibration_errors(scores: Floats, truth: Flags, *, known: Flags) -> Floats:
+    """Return the error of each seed and class `(S, K)`, NaN where no label is known.
+
+    `scores` and `truth` are `(S, N, K)`, `known` `(N, K)`.
+    """
+    gaps = np.zeros((len(scores), scores.shape[2], BINS))
+    of_seed, of_class = np.arange(len(scores))[:, None, None], np.arange(scores.shape[2])
+    np.add.at(gaps, (of_seed, of_class, _bins(scores)), (scores - truth) * known)
+    return _divide(np.abs(gaps).sum(axis=-1), known.sum(axis=0).astype(np.float64))
+
+
 def quadratic_kappa(confusion: Floats) -> Floats:
     """Return Cohen's kappa with quadratic weights (Cohen 1968) of confusion matrices `(…, C, C)`, `(…)`.
 
@@ -125,10 +136,13 @@ def _by_unit(values: Floats, units: Integers, count: int) -> Floats:
 def _gaps(answers: Answers, known: Floats, positive: Floats, units: Integers, count: int) -> Floats:
     seeds, _, classes = answers.scores.shape
     gaps = np.zeros((count, seeds, classes, BINS))
-    bins = np.minimum((answers.scores * BINS).astype(np.int64), BINS - 1)
     of_seed, of_class = np.arange(seeds)[:, None, None], np.arange(classes)
-    np.add.at(gaps, (units[:, None], of_seed, of_class, bins), (answers.scores - positive) * known)
+    np.add.at(gaps, (units[:, None], of_seed, of_class, _bins(answers.scores)), (answers.scores - positive) * known)
     return gaps
+
+
+def _bins(scores: Floats) -> Integers:
+    return np.minimum((scores * BINS).astype(np.int64), BINS - 1)
 
 
 def _right(answers: Answers) -> Floats:
