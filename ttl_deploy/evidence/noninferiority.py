@@ -75,7 +75,7 @@ class _Setting:
         return sample_size.patients_to_exclude(self.share, alpha=self.alpha)
 
     @property
-    def smallest_margin_of_patients(self) -> float:
+    def margin_floor(self) -> float:
         """The smallest margin at which there are as many patients as the floor asks for."""
         if self.fewest == 0:
             return math.inf
@@ -170,6 +170,7 @@ def compare_resampled(
             for name in checked
         ),
         verdicts=_decide(tests, setting),
+        margin_floor=setting.margin_floor if setting.fewest >= FEWEST_PATIENTS else None,
     )
 
 
@@ -307,7 +308,7 @@ def _decide(tests: Sequence[_Test], setting: _Setting) -> tuple[NonInferiority, 
 def _find_smallest_margins(tests: Sequence[_Test], setting: _Setting) -> list[float]:
     """Return for every model the margin from which on its verdict is `non-inferior`; infinite without one."""
     of_resamples = holm.smallest_margins([test.resampled for test in tests], alpha=setting.alpha)
-    of_patients = [0.0 if test.same else setting.smallest_margin_of_patients for test in tests]
+    of_patients = [0.0 if test.same else setting.margin_floor for test in tests]
     return [max(pair) for pair in zip(of_resamples, of_patients, strict=True)]
 
 

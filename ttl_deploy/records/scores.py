@@ -149,6 +149,8 @@ class Comparison:
     """Models against the first of them, on the same images.
 
     `positives` as in `Needed`; `patients_known` is False where every image counted as a patient of its own.
+    `margin_floor` is the smallest margin that so many patients can show of any model whose predictions differ from the
+    reference's; None where no verdict can be reached.
     """
 
     split: Split
@@ -160,6 +162,7 @@ class Comparison:
     patients_known: bool
     models: tuple[ComparedModel, ...]
     verdicts: tuple[NonInferiority, ...]
+    margin_floor: float | None = None
 
     @property
     def reference(self) -> str:

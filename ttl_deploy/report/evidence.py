@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ttl_deploy.evidence.choice import LIMITS_WORDS, RULE_WORDS
-from ttl_deploy.records.scores import METRICS, PICK_RULES, Choice, Front, FrontPoint, Score
+from ttl_deploy.records.scores import METRICS, PICK_RULES, Axis, Choice, Front, FrontPoint, Score
 from ttl_deploy.report import verdicts
-from ttl_deploy.report.listing import METRIC_WORDS, Listing
-from ttl_deploy.report.numbers import format_score
+from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, Listing
+from ttl_deploy.report.numbers import format_difference, format_score
 
 _SPLITS = {"val": "validation", "test": "test"}
 
@@ -26,8 +26,9 @@ class FrontEvidence:
     """What a report says of a front and the choice from it.
 
     `chosen` is the sentence on the chosen candidate's verdict, and `shown` whether it is shown to be as good as the
-    reference. `verdicts` is None where there are none, which `absence` explains. `metrics` holds every score of the
-    chosen one and the reference, `classes` those of each class, where there are more than two; None without a row.
+    reference. `verdicts` is None where there are none, which `absence` explains. `standings` say who is on the
+    front, and `seeded` whether there are several seeds. `roles` name the chosen one and the reference,
+    `metrics` holds every score of both, `classes` those of each class where there are more than two.
     """
 
     chosen: str
@@ -38,6 +39,9 @@ class FrontEvidence:
     sentences: tuple[str, ...]
     tests: tuple[str, ...]
     absence: str
+    standings: Listing
+    seeded: bool
+    roles: str
     metrics: Listing | None
     classes: Listing | None
 
@@ -45,7 +49,8 @@ class FrontEvidence:
 def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str]) -> FrontEvidence:
     """Gather it; `classes` are the names of the classes in their order."""
     found = front.verdicts
-    columns = _columns(front, choice)
+    points = _find_points(front, choice)
+    columns = _columns(points)
     return FrontEvidence(
         chosen="" if choice is None else verdicts.state_choice(front, choice),
         shown=choice is not None and verdicts.is_shown(front, choice),
@@ -58,6 +63,9 @@ def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str])
         sentences=() if found is None else tuple(verdicts.state_verdict(one) for one in found.verdicts),
         tests=() if found is None else verdicts.describe_tests(found),
         absence=verdicts.state_absence(front),
+        standings=_list_standings(front),
+        seeded=any(len(point.seeds) > 1 for point in front.points),
+        roles="; ".join(f"{role}: {point.name}" for role, point in points.items()),
         metrics=_tabulate(columns, [(METRIC_WORDS[metric], metric, None) for metric in METRICS]),
         classes=_tabulate(
             columns,
@@ -71,17 +79,39 @@ def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str])
     )
 
 
-def _columns(front: Front, choice: Choice | None) -> dict[str, dict[str, Score]]:
-    """Return by column title the scores of the chosen one and the reference, by metric, on each split that has some."""
-    shown: dict[str, FrontPoint] = {}
+def _list_standings(front: Front) -> Listing:
+    """Lay out where every candidate stands on every axis that was measured."""
+    axes = [axis for axis in AXIS_WORDS if any(point.standing(axis) for point in front.points)]
+    titles = ("candidate" if len(front.strategies) > 1 else "cut", *(f"by {AXIS_WORDS[axis]}" for axis in axes))
+    return Listing(
+        columns=titles,
+        numeric=tuple(False for _ in titles),
+        rows=tuple((point.name, *(_state_standing(point, axis) for axis in axes)) for point in front.points),
+    )
+
+
+def _state_standing(point: FrontPoint, axis: Axis) -> str:
+    by = next((one for one in point.dominated_by or () if one.axis == axis), None)
+    if by is not None:
+        return f"clearly worse than {by.by}: {format_difference(by.difference)}"
+    return point.standing(axis) or "not measured"
+
+
+def _find_points(front: Front, choice: Choice | None) -> dict[str, FrontPoint]:
+    """Return the chosen one and the reference, as far as there are both, and they differ."""
+    points: dict[str, FrontPoint] = {}
     if choice is not None:
-        point = front.point_of(choice.cut, choice.strategy)
-        shown[f"{point.name}, chosen"] = point
-    if front.reference is not None and front.reference not in {point.name for point in shown.values()}:
-        shown[f"{front.reference}, reference"] = front.point(front.reference)
+        points["chosen"] = front.point_of(choice.cut, choice.strategy)
+    if front.reference is not None and front.point(front.reference) not in points.values():
+        points["reference"] = front.point(front.reference)
+    return points
+
+
+def _columns(points: dict[str, FrontPoint]) -> dict[str, dict[str, Score]]:
+    """Return by column title the scores of each point, by metric, on each split that has some."""
     return {
-        f"{name}: {_SPLITS[split]}": {score.metric: score for score in scores}
-        for name, point in shown.items()
+        f"{role}, {_SPLITS[split]}": {score.metric: score for score in scores}
+        for role, point in points.items()
         for split, scores in (("val", point.validation), ("test", point.test))
         if scores
     }

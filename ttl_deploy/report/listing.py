@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ttl_deploy.evidence.curves import FIXED
 from ttl_deploy.records.candidates import JOINT, WARM
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Score
 from ttl_deploy.report.numbers import (
@@ -32,8 +33,8 @@ METRIC_WORDS: dict[Metric, str] = {
     "balanced_accuracy": "balanced accuracy",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
-    "sensitivity_at_specificity": "sensitivity at 90 % specificity",
-    "specificity_at_sensitivity": "specificity at 90 % sensitivity",
+    "sensitivity_at_specificity": f"sensitivity at {100 * FIXED:g} % specificity",
+    "specificity_at_sensitivity": f"specificity at {100 * FIXED:g} % sensitivity",
     "f1": "F1",
     "brier": "Brier score (lower is better)",
     "calibration_error": "calibration error (lower is better)",

@@ -45,7 +45,7 @@ def describe_tests(comparison: Comparison) -> tuple[str, ...]:
         f"margin {comparison.margin:g}; {100 * comparison.level:g} % intervals, by resampling patients, not corrected",
         f"p: of being worse by the margin or more, corrected for {models} comparison{'s' * (models != 1)} by Holm's "
         f"method; at most {alpha:.3g} makes non-inferior",
-        "smallest margin: the least at which the model would be non-inferior, corrected too",
+        f"smallest margin: the least at which the model would be non-inferior, corrected too{_state_floor(comparison)}",
     )
     unknown = "patients are not known, so every image counts as one: with several per patient this is too sure"
     return lines if comparison.patients_known else (*lines, unknown)
@@ -60,7 +60,7 @@ def state_choice(front: Front, choice: Choice) -> str:
     if found is None or front.verdicts is None:
         return f"Whether {point.name} is as good as the full network is not known: {_why_none(front)}."
     margin, reference = front.verdicts.margin, front.reference
-    rests = _state_difference(found, seeds=len(point.seeds))
+    rests = _state_difference(found, seeds=(len(point.seeds), len(front.point(front.verdicts.reference).seeds)))
     if found.verdict == "non-inferior":
         return f"{point.name} is as good as {reference} within {margin:g}: non-inferior on the test split, {rests}."
     if found.verdict == "inferior":
@@ -91,6 +91,12 @@ def format_margin(smallest: float | None) -> str:
     return f"{above:.3f}" if above < _LARGEST_MARGIN else "none"
 
 
+def _state_floor(comparison: Comparison) -> str:
+    if comparison.margin_floor is None:
+        return ""
+    return f"; with so few patients none below {format_margin(comparison.margin_floor)} can be claimed of any model"
+
+
 def _why_none(front: Front) -> str:
     if front.reference is None:
         return "the full network was not trained"
@@ -103,16 +109,19 @@ def _why_none(front: Front) -> str:
     return "an older version made this run; `ttl-deploy compare` tests its trials"
 
 
-def _state_difference(found: NonInferiority, *, seeds: int) -> str:
-    """Say what a verdict rests on: the difference, the p-value that decided, and for want of one what is missing."""
+def _state_difference(found: NonInferiority, *, seeds: tuple[int, int]) -> str:
+    """Say what a verdict rests on: the difference, the p-value that decided, and for want of one what is missing.
+
+    `seeds` are how many the model's AUROC and the reference's are means of.
+    """
     if found.difference is None:
         return found.reason
     level = f"{100 * found.difference.level:g} % interval, paired by patient"
-    averaged = f", mean of {seeds} seeds" if seeds > 1 else ""
+    averaged = "" if max(seeds) == 1 else f", AUROCs averaged over {seeds[0]} and {seeds[1]} seeds"
     said = f"its AUROC differs by {format_difference(found.difference)} ({level}{averaged})"
     if found.verdict == "inferior":
-        return f"{said}, p = {_format_p(found.holm_inferior)} after Holm's correction"
-    said = f"{said}, p = {_format_p(found.holm_non_inferior)} after Holm's correction"
+        return f"{said}, p = {_format_p(found.holm_inferior)} of losing less, after Holm's correction"
+    said = f"{said}, p = {_format_p(found.holm_non_inferior)} of losing so much or more, after Holm's correction"
     return said if found.verdict == "non-inferior" else f"{said}; {found.reason}; {_state_margin(found)}"
 
 

@@ -17,6 +17,7 @@ def write_next_steps(run: RunFolder) -> None:
         f"ttl-deploy verify {folder} --data {data}": "does it make the trained model's decisions?",
         f"ttl-deploy bench {folder}": "how fast on this machine",
         f"ttl-deploy predict {folder} IMAGES... --out preds.csv": "probabilities for new images",
+        f"ttl-deploy front {folder}": "all cuts: what they cost, and which are as good as the full network",
         f"ttl-deploy front {folder} --max-latency 5ms": "choose another cut by rule",
         f"ttl-deploy report {folder}": "write the page anew, with the export and its benchmark",
     }
