@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, Percentile, VerifyReport
+    from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
+    from ttl_deploy.records.benchmarks import BenchReport, Percentile
     from ttl_deploy.records.models import Cut
     from ttl_deploy.records.scores import Choice, Front
     from ttl_deploy.runs.folder import RunFolder

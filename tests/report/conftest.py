@@ -5,18 +5,8 @@ import pytest
 
 from ttl_deploy.evidence.choice import choose
 from ttl_deploy.evidence.front import LabelledSplit, add_test_scores, build_front, pareto_members
-from ttl_deploy.records.artifacts import (
-    ArtifactManifest,
-    BenchReport,
-    BenchRow,
-    FileEntry,
-    InputSpec,
-    Machine,
-    Parity,
-    Percentile,
-    Timing,
-    VerifyReport,
-)
+from ttl_deploy.records.artifacts import ArtifactManifest, FileEntry, InputSpec, Parity, VerifyReport
+from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Machine, Percentile, Timing
 from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import DataFingerprint, DataWarning, DecodeSettings, SplitCount
 from ttl_deploy.records.models import InputConvention, ModelSpec

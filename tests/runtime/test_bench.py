@@ -7,7 +7,7 @@ import pytest
 from ttl_deploy.errors import TargetUnavailableError, UsageError
 from ttl_deploy.processes import Crashed
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import BenchReport
+from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.runtime import bench as bench_module
 from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.bench import ModelTime, ModelToTime, bench, inconclusive_rows, profile_models, write_report

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from ttl_deploy.records.artifacts import Timing
+from ttl_deploy.records.benchmarks import Timing
 from ttl_deploy.runtime.timing import (
     TimingPlan,
     coefficient_of_variation,

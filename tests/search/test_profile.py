@@ -11,7 +11,7 @@ from ttl_deploy.errors import GateError, RunInterruptedError, TargetUnavailableE
 from ttl_deploy.models.cuts import list_cuts, resolve_cuts
 from ttl_deploy.models.torchvision_border import load_torchvision
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import Timing
+from ttl_deploy.records.benchmarks import Timing
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import Profile
 from ttl_deploy.runtime.bench import Measurement

@@ -8,7 +8,8 @@ import msgspec
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import DataError, NoRunError
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
+from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
+from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Front

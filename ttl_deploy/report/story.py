@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ttl_deploy.records.artifacts import ArtifactManifest, BenchReport, VerifyReport
+from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
+from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.data import DataFingerprint, DataWarning
 from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe

@@ -19,7 +19,7 @@ from ttl_deploy.errors import TargetUnavailableError, UsageError
 from ttl_deploy.files import make_folder
 from ttl_deploy.processes import Crashed, Finished, TimedOut, run_isolated, value_of
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import BenchReport, BenchRow, Timing
+from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Timing
 from ttl_deploy.runtime.artifact import Artifact
 from ttl_deploy.runtime.machine import current_load, describe_machine, installed_versions
 from ttl_deploy.runtime.timing import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ttl_deploy import plugins
 from ttl_deploy.errors import TargetUnavailableError
-from ttl_deploy.records.artifacts import Machine
+from ttl_deploy.records.benchmarks import Machine
 
 _PACKAGES = ("ttl-deploy", "numpy", "onnxruntime")
 _OPTIONAL_PACKAGES = ("torch", "torchvision", "onnx", "openvino", "tensorrt", "tensorrt-rtx", "pydicom", "ray")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.records.artifacts import Percentile, Timing
+from ttl_deploy.records.benchmarks import Percentile, Timing
 
 PERCENTS = (50.0, 90.0, 99.0)
 _LEVEL = 0.95

@@ -14,7 +14,7 @@ from ttl_deploy.data.cache_root import cache_folder
 from ttl_deploy.errors import DataError
 from ttl_deploy.files import publish_text, sha256_bytes
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import Timing
+from ttl_deploy.records.benchmarks import Timing
 from ttl_deploy.runtime.bench import Measurement
 from ttl_deploy.runtime.timing import median_of_medians
 
