@@ -45,7 +45,8 @@ def _console() -> "Console":
 def print_front(front: "Front", choice: "Choice | None") -> None:
     """Print the trained candidates with costs, scores and verdicts, as far as the terminal is wide.
 
-    An arrow marks the choice. Below stands what each verdict rests on, and what the choice is therefore known to be.
+    An arrow marks the choice. Above stands a warning where it is not shown to be as good as the full network, below
+    what each verdict rests on.
     """
     from ttl_deploy.report import verdicts
     from ttl_deploy.report.listing import explain_standings, explain_strategies, fit_columns, front_rows
@@ -55,6 +56,8 @@ def print_front(front: "Front", choice: "Choice | None") -> None:
     if len(front.strategies) > 1:
         counted = f"{len(front.points)} candidates ({len(front.cuts)} cuts, {len(front.strategies)} strategies)"
     title = f"front of {counted}; latency of the exported model on {front.target}, one image, one thread"
+    if choice is not None and (warning := verdicts.warn_of_choice(front, choice)):
+        print(f"{warning}\n")
     print_table(listing.columns, listing.rows, title=title, numeric=listing.numeric)
     if hidden:
         print(f"left out, as the terminal is narrow: {', '.join(hidden)}; a file or a pipe gets them")

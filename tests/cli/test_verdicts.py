@@ -119,6 +119,7 @@ def test_front_prints_a_verdict_per_candidate_and_one_on_the_choice(ttl_deploy: 
     assert f"b: non-inferior, {found['b'].reason}" in done.stdout
     assert laid.read_choice().cut == "b"
     assert "b is as good as full within 0.03: non-inferior on the test split" in done.stdout
+    assert "not shown" not in done.stdout
     as_json = json.loads(ttl_deploy("front", laid.path, "--json").stdout)
     assert as_json["front"]["verdicts"]["margin"] == 0.03
 
@@ -143,6 +144,7 @@ def test_a_run_from_before_verdicts_opens_and_says_why_it_has_none(
     assert done.returncode == 0, done.stderr
     assert "No verdicts: an older version made this run; `ttl-deploy compare` tests its trials." in done.stdout
     assert "Whether b is as good as the full network is not known" in done.stdout
+    assert done.stdout.startswith("The chosen b is not shown to be as good as the full network: an older version made")
     assert "~" not in done.stdout
     assert older.settings() == replace(laid.settings(), margin=0.02)
 

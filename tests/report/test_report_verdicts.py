@@ -84,6 +84,10 @@ def test_the_choice_s_verdict_is_said_plainly(story, verdict, words, shown):
     assert format_difference(front.verdict(choice.cut).difference) in said
     assert "averaged over 2 and 2 seeds" in said
     assert verdicts.is_shown(front, choice) == shown
+    warning = (
+        f"The chosen {choice.cut} is not shown to be as good as the full network: the verdict on the test split is"
+    )
+    assert verdicts.warn_of_choice(front, choice) == ("" if shown else f"{warning} {verdict} (more below)")
     page = render_page(replace(story, front=front, choice=choice))
     assert (f'<p class="answer">{said}'.replace("'", "&#39;") in page) == shown
     assert (f'<p class="warnings"><strong>{said}'.replace("'", "&#39;") in page) == (not shown)
@@ -120,6 +124,7 @@ def test_without_a_verdict_the_reason_is_told(story):
     for reason, front in reasons.items():
         assert verdicts.state_absence(front) == f"No verdicts: {reason}."
         assert verdicts.state_choice(front, choice).endswith(f"is not known: {reason}.")
+        assert f"not shown to be as good as the full network: {reason} (" in verdicts.warn_of_choice(front, choice)
         assert reason in Outline(render_page(replace(story, front=front, choice=choice))).text
     assert verdicts.state_absence(story.front) == ""
 

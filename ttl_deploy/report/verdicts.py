@@ -78,6 +78,16 @@ def is_shown(front: Front, choice: Choice) -> bool:
     return name == front.reference or (found is not None and found.verdict == "non-inferior")
 
 
+def warn_of_choice(front: Front, choice: Choice) -> str:
+    """Say in a line that the chosen candidate is not shown to be as good as the reference; nothing where it is."""
+    if is_shown(front, choice):
+        return ""
+    name = front.point_of(choice.cut, choice.strategy).name
+    found = front.verdict(name)
+    why = _why_none(front) if found is None else f"the verdict on the test split is {found.verdict}"
+    return f"The chosen {name} is not shown to be as good as the full network: {why} (more below)"
+
+
 def state_absence(front: Front) -> str:
     """Say why a front has no verdicts; nothing where it has some."""
     return "" if front.verdicts else f"No verdicts: {_why_none(front)}."
