@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ttl_deploy.errors import DataError, UsageError
 from ttl_deploy.evidence import metrics
+from ttl_deploy.evidence.answers import are_grades
 from ttl_deploy.records.scores import METRICS
 
 from . import references
@@ -172,6 +173,24 @@ def test_the_threshold_decides_between_two_classes_only():
     assert found.value == 0.5
     with pytest.raises(UsageError, match="two"):
         metrics.evaluate("sensitivity", [[0.2, 0.3, 0.5]], [1], threshold=0.3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (("0", "1", "2", "3"), True),
+        (("grade 0", "Grade 1", "grade 2"), True),
+        (("KL0", "KL1", "KL2"), True),
+        (("0", "1"), False),  # two classes are no grades
+        (("grade 1", "grade 10", "grade 2"), False),  # not in their order
+        (("normal", "1", "2"), False),
+        (("t1a", "t2a", "t3a"), False),
+        (("a 1", "b 2", "c 3"), False),
+        (("1", "01", "2"), False),
+    ],
+)
+def test_grades_are_known_by_their_names(classes, expected):
+    assert are_grades(classes) is expected
 
 
 def test_kappa_of_a_single_grade_is_undefined():

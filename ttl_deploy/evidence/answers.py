@@ -4,6 +4,8 @@ Three kinds of task become one table. Of two classes the second is scored; of se
 of several labels per image each by itself. A label that nobody knows counts for nothing: it is no negative.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +19,7 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Task = Literal["binary", "multiclass", "multilabel"]
 UNKNOWN = -1
+_GRADE = re.compile(r"(?P<word>\D*)(?P<number>\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,15 @@ def read_answers(probabilities: ArrayLike, labels: ArrayLike, *, threshold: floa
     if truth.ndim == 2:
         return _several_labels(values, truth, threshold=threshold)
     return _one_label(values, truth, threshold=threshold)
+
+
+def are_grades(classes: Sequence[str]) -> bool:
+    """Tell whether three or more classes are grades in their order: numbers, or one word with rising numbers."""
+    parts = [_GRADE.fullmatch(name.strip()) for name in classes]
+    found = [(part["word"].strip().casefold(), int(part["number"])) for part in parts if part]
+    numbers = [number for _, number in found]
+    one_word = len({word for word, _ in found}) == 1
+    return len(found) == len(classes) >= 3 and one_word and numbers == sorted(set(numbers))
 
 
 def _one_label(values: Floats, labels: Integers, *, threshold: float | None) -> Answers:

@@ -32,13 +32,15 @@ Predictions = Mapping[Candidate, Mapping[int, ArrayLike]]
 class LabelledSplit:
     """Labels `(N,)` and patients `(N,)` of one split, in the order of its predictions.
 
-    `patients_known` is False where every image counts as a patient of its own.
+    `patients_known` is False where every image counts as a patient of its own; `graded` where classes are grades in
+    their order.
     """
 
     split: Split
     labels: ArrayLike
     patients: ArrayLike
     patients_known: bool = True
+    graded: bool = False
 
 
 def build_front(
@@ -126,7 +128,7 @@ def add_test_scores(
     count = max(replicates, noninferiority.fewest_replicates(len(predictions), level=level))
     stacked = {names[candidate]: _stack(by_seed) for candidate, by_seed in predictions.items()}
     resampled = {
-        name: intervals.resample(one, test.labels, test.patients, replicates=count, seed=seed)
+        name: intervals.resample(one, test.labels, test.patients, replicates=count, seed=seed, graded=test.graded)
         for name, one in stacked.items()
     }
     points = tuple(
@@ -204,7 +206,9 @@ def _find_reference(values: Mapping[Candidate, float]) -> Candidate | None:
 
 
 def _resample(by_seed: Mapping[int, ArrayLike], truth: LabelledSplit, *, replicates: int, seed: int) -> Resampled:
-    return intervals.resample(_stack(by_seed), truth.labels, truth.patients, replicates=replicates, seed=seed)
+    return intervals.resample(
+        _stack(by_seed), truth.labels, truth.patients, replicates=replicates, seed=seed, graded=truth.graded
+    )
 
 
 def _stack(by_seed: Mapping[int, ArrayLike]) -> NDArray[np.float64]:

@@ -80,7 +80,9 @@ def _effect(before: Predicted, after: Predicted, truth: LabelledSplit, scored: t
 
 
 def _scores(probabilities: Predicted, truth: LabelledSplit, threshold: float | None) -> tuple[Score, ...]:
-    return intervals.scores(probabilities, truth.labels, truth.patients, split=truth.split, threshold=threshold)
+    return intervals.scores(
+        probabilities, truth.labels, truth.patients, split=truth.split, threshold=threshold, graded=truth.graded
+    )
 
 
 def _calibration_error(scores: tuple[Score, ...]) -> Score | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import NoRunError
 from ttl_deploy.evidence import choice, front
+from ttl_deploy.evidence.answers import are_grades
 from ttl_deploy.evidence.front import LabelledSplit
 from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import Candidate
@@ -177,6 +178,7 @@ def labelled_split(data: Path, split: Split) -> LabelledSplit:
         labels=np.array([sample.label for sample in samples if sample.split == split], dtype=np.int64),
         patients=np.array([sample.patient_id for sample in samples if sample.split == split]),
         patients_known=manifest.patients_known,
+        graded=are_grades(manifest.classes),
     )
 
 

@@ -104,8 +104,7 @@ def examine_confounding(manifest: Manifest, positions: NDArray[np.intp], traits:
 def _score(
     trait: str, probabilities: NDArray[np.float64], labels: NDArray[np.intp], patients: NDArray[np.intp]
 ) -> TraitScore:
-    resampled = intervals.resample(probabilities, labels, patients, replicates=_REPLICATES)
-    found = intervals.score_resampled(resampled, "auroc", split="train")
+    found = intervals.score("auroc", probabilities, labels, patients, split="train", replicates=_REPLICATES)
     auroc = 0.5 if found.value is None else found.value
     counts = sorted(len(np.unique(patients[labels == label])) for label in np.unique(labels))
     # Without bounds all resamples agree, as at a perfect score.

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import DataError
-from ttl_deploy.evidence.choice import over_limits
 from ttl_deploy.evidence.answers import Floats
+from ttl_deploy.evidence.choice import over_limits
 from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import JOINT
 from ttl_deploy.records.models import FULL
