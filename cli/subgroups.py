@@ -126,7 +126,7 @@ def _print(found: "Subgroups") -> None:
     numeric = [columns[at] not in ("group", "") for at in kept]
     print_table([columns[at] for at in kept], [[row[at] for at in kept] for row in rows], numeric=numeric)
     for sentence in explain(found):
-        print(sentence if sentence.endswith(".") else f"{sentence}.")
+        print(sentence)
 
 
 def _positive_title(found: "Subgroups") -> str:

@@ -39,28 +39,31 @@ def draw_ties(seed, *, images=60, patients=25):
     return positive, scores, generator.integers(0, patients, images)
 
 
-def parts_of(positive, scores, patients, inside):
-    ordered = group_areas._sort(positive, scores, np.unique(patients, return_inverse=True)[1])
-    return group_areas._parts(ordered, inside[:, ordered.order])
+def measure(positive, scores, patients, groups):
+    ordered, of_unit = group_areas._sort(positive, scores, patients, groups)
+    return group_areas._measure(ordered, of_unit, groups=groups.max() + 1)
 
 
+@pytest.mark.parametrize("ties", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_area_and_variance_are_those_of_loops_over_all_pairs(seed):
+def test_areas_and_variances_are_those_of_loops_over_all_pairs(seed, ties):
     positive, scores, patients = draw_ties(seed)
-    inside = np.stack([np.ones(60, dtype=bool), np.arange(60) < 40])
-    parts = parts_of(positive, scores, patients, inside)
-    for row, flags in enumerate(inside):
-        area, variance = obuchowski(positive[flags], scores[flags], patients[flags])
-        assert parts.area[row] == pytest.approx(area, abs=1e-12)
-        assert group_areas._variance(parts)[row] == pytest.approx(variance, rel=1e-10)
-        assert area == pytest.approx(roc_auc_score(positive[flags], scores[flags]), abs=1e-12)
+    scores = scores if ties else scores + np.random.default_rng(seed).random(60) / 100
+    groups = patients % 3
+    areas = measure(positive, scores, patients, groups)
+    for group in range(3):
+        own = groups == group
+        area, variance = obuchowski(positive[own], scores[own], patients[own])
+        assert areas.area[group] == pytest.approx(area, abs=1e-12)
+        assert areas.variance[group] == pytest.approx(variance, rel=1e-10)
+        assert area == pytest.approx(roc_auc_score(positive[own], scores[own]), abs=1e-12)
 
 
 def test_with_one_image_per_patient_the_variance_is_delongs():
     positive, scores, _ = draw_ties(3)
-    parts = parts_of(positive, scores, np.arange(60), np.ones((1, 60), dtype=bool))
+    areas = measure(positive, scores, np.arange(60), np.zeros(60, dtype=int))
     _, covariance = delong.covariance(positive.astype(int), scores[None])
-    assert group_areas._variance(parts)[0] == pytest.approx(covariance[0, 0], rel=1e-10)
+    assert areas.variance[0] == pytest.approx(covariance[0, 0], rel=1e-10)
 
 
 def test_the_difference_to_the_rest_is_turned_round_for_the_rest():
@@ -97,24 +100,19 @@ def test_a_group_in_which_the_model_fails_is_found():
     assert group_areas.p_of_equality(positive, scores, np.arange(400), groups, permutations=199) == 1 / 200
 
 
-def test_patients_are_dealt_whole_within_their_kind():
-    of_unit, kinds = np.array([0, 0, 0, 1, 1, 1, 0, 1]), np.array([1, 1, 1, 1, 2, 2, 2, 3])
-    dealt = np.concatenate(list(group_areas._deal(of_unit, kinds, images=10, permutations=500, seed=0)))
+def test_patients_are_dealt_within_their_kind():
+    kinds = np.array([1, 1, 1, 1, 2, 2, 2, 3])  # with positive images, with negative ones, with both
+    patients = np.array([0, 1, 2, 3, 4, 5, 6, 7, 7])
+    positive = np.array([1, 1, 1, 1, 0, 0, 0, 1, 0], dtype=bool)
+    of_patient = np.array([0, 0, 0, 1, 1, 1, 0, 1])
+    ordered, of_unit = group_areas._sort(positive, np.arange(9.0), patients, of_patient[patients])
+    assert of_unit.tolist() == of_patient.tolist()
+    dealt = np.stack(list(group_areas._deal(ordered, of_unit, permutations=500, seed=0)))
     assert dealt.shape == (500, 8)
     for kind in (1, 2, 3):
         members = kinds == kind
         assert (np.sort(dealt[:, members], axis=1) == np.sort(of_unit[members])).all()
         assert len(np.unique(dealt[:, members], axis=0)) == {1: 4, 2: 3, 3: 1}[kind]
-
-
-def test_chunks_change_nothing(monkeypatch):
-    positive, scores, patients = draw_ties(5, images=200, patients=100)
-    groups = (patients % 3).astype(np.int64)
-    arguments = (positive, scores, patients, groups)
-    whole = group_areas.p_of_equality(*arguments, permutations=60)
-    monkeypatch.setattr(group_areas, "_CHUNK_ELEMENTS", 200 * 7)
-    assert 1 / 61 < whole < 1
-    assert group_areas.p_of_equality(*arguments, permutations=60) == whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

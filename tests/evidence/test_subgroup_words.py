@@ -87,7 +87,7 @@ def test_each_test_of_equality_is_told_with_its_correction(found):
 def test_untested_columns_of_one_reason_stand_together():
     found = make([{"sex": "FM"[n % 2], "ward": "AB"[n % 2]} for n in range(240)], classes=("a", "b", "c"))
     said = explain(found)
-    assert "Not tested for an AUROC that is the same in all groups: sex, ward (more than two classes)" in said
+    assert "Not tested for an AUROC that is the same in all groups: sex, ward (more than two classes)." in said
     assert not any("large p" in sentence for sentence in said)
     assert len(cells_of(render_subgroups_markdown(found).splitlines()[0])) == 7
 

@@ -21,43 +21,33 @@ from numpy.typing import NDArray
 
 from ttl_deploy.evidence.answers import Flags, Floats, Integers
 
-PERMUTATIONS = 2000
-_CHUNK_ELEMENTS = 2**21  # permutations × images worked on at a time
+PERMUTATIONS = 1000
+Groups = NDArray[np.int16]
+"""The group of every unit; few bits, which sort faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sorted:
-    """Images in ascending order of score, and where each one's group of ties begins and ends.
+    """Images in ascending order of score: whether positive, their unit (patient), and the number of their score.
 
-    `positive` and `units` are `(N,)`; `first` and `last` `(N,)` are positions in `0..N` of the counts before
-    the ties and behind them. `by_unit` sorts the images by unit, `begins` `(U,)` says where each unit begins there.
+    All `(N,)`. `scores` are numbered upwards, equal ones alike; None where all differ. `with_positives` and
+    `with_negatives` `(U,)` tell which units have such images.
     """
 
-    order: Integers
     positive: Flags
     units: Integers
-    first: Integers
-    last: Integers
-    by_unit: Integers
-    begins: Integers
+    scores: Integers | None
+    with_positives: Flags
+    with_negatives: Flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """What each unit adds to the AUROC of one group, for R assignments.
-
-    `area` is `(R,)`; `of_positives` and `of_negatives` `(R, U)` are sums of components less the area, divided by the
-    number of positive images, and of negative ones. The last three count the group's units, all and with such
-    images, `(R,)`.
-    """
+class _Areas:
+    """AUROC and Obuchowski's variance of every group, `(K,)`; and the least variance that is believed."""
 
     area: Floats
-    of_positives: Floats
-    of_negatives: Floats
+    variance: Floats
     least_variance: Floats
-    units: Floats
-    units_positive: Floats
-    units_negative: Floats
 
 
 def compare_with_rest(
@@ -70,29 +60,11 @@ def compare_with_rest(
     lower and upper reaches (Zou and Donner 2008, Statistics in Medicine 27:1693), because close to 1 the usual
     symmetric one covers too little.
     """
-    ordered = _sort(positive, scores, np.unique(patients, return_inverse=True)[1])
-    flags = inside[ordered.order][None]
-    (own, low, high), (others, others_low, others_high) = (
-        _interval(_parts(ordered, one), level=level) for one in (flags, ~flags)
-    )
-    value = own - others
-    return (
-        value,
-        value - math.hypot(own - low, others_high - others),
-        value + math.hypot(high - own, others - others_low),
-    )
-
-
-def _interval(parts: _Parts, *, level: float) -> tuple[float, float, float]:
-    """Return one group's AUROC and the bounds of its interval."""
-    area, least = float(parts.area[0]), float(parts.least_variance[0])
-    variance = max(float(_variance(parts)[0]), least)
-    # A perfect AUROC has no odds, so it counts as one that is less than perfect by the least error.
-    inner = min(max(area, math.sqrt(least)), 1 - math.sqrt(least))
-    odds = math.log(inner / (1 - inner))
-    reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance) / (inner * (1 - inner))
-    low, high = (1 / (1 + math.exp(-one)) for one in (odds - reach, odds + reach))
-    return area, min(low, area), 1.0 if area > inner else max(high, area)
+    ordered, of_unit = _sort(positive, scores, patients, (~inside).astype(np.int64))
+    areas = _measure(ordered, of_unit, groups=2)
+    (own, low, high), (others, others_low, others_high) = (_interval(areas, group, level=level) for group in (0, 1))
+    down, up = math.hypot(own - low, others_high - others), math.hypot(high - own, others - others_low)
+    return own - others, own - others - down, own - others + up
 
 
 def p_of_equality(
@@ -109,110 +81,112 @@ def p_of_equality(
     All `(N,)`; `groups` counts from 0, all images of a patient are in one, and every group has two
     patients or more with positive images, and with negative ones.
     """
-    names, units = np.unique(patients, return_inverse=True)
-    ordered = _sort(positive, scores, units)
-    of_unit = np.zeros(len(names), dtype=np.int64)
-    of_unit[units] = groups
-    observed = _heterogeneity(ordered, of_unit[None])[0]
-    kinds = np.bincount(units[positive], minlength=len(names)).astype(bool) + 2 * np.bincount(
-        units[~positive], minlength=len(names)
-    ).astype(bool)
-    drawn = np.concatenate(
-        [_heterogeneity(ordered, dealt) for dealt in _deal(of_unit, kinds, len(positive), permutations, seed)]
-    )
+    ordered, of_unit = _sort(positive, scores, patients, groups)
+    count = int(groups.max()) + 1
+    observed = _heterogeneity(_measure(ordered, of_unit, groups=count))
+    drawn = [
+        _heterogeneity(_measure(ordered, dealt, groups=count))
+        for dealt in _deal(ordered, of_unit, permutations=permutations, seed=seed)
+    ]
     # Equal statistics can differ by rounding.
-    return float((1 + np.count_nonzero(drawn >= observed * (1 - 1e-9))) / (1 + len(drawn)))
+    return float((1 + np.count_nonzero(np.array(drawn) >= observed * (1 - 1e-9))) / (1 + permutations))
 
 
-def _deal(
-    of_unit: Integers, kinds: NDArray[np.integer], images: int, permutations: int, seed: int
-) -> Iterator[Integers]:
-    """Yield assignments of units to groups `(r, U)`, units of each kind permuted among themselves."""
-    found = np.unique(kinds)
-    # One generator for each kind: then the draws do not depend on how many are made at a time.
-    generators = np.random.default_rng(seed).spawn(len(found))
-    size = max(1, _CHUNK_ELEMENTS // images)
-    for start in range(0, permutations, size):
-        dealt = np.repeat(of_unit[None], min(size, permutations - start), axis=0)
-        for kind, generator in zip(found, generators, strict=True):
-            members = np.flatnonzero(kinds == kind)
-            dealt[:, members] = generator.permuted(dealt[:, members], axis=1)
+def _deal(ordered: _Sorted, of_unit: Groups, *, permutations: int, seed: int) -> Iterator[Groups]:
+    """Yield assignments of units to groups `(U,)`, units of each kind permuted among themselves."""
+    generator = np.random.default_rng(seed)
+    kinds = ordered.with_positives + 2 * ordered.with_negatives
+    of_kinds = [np.flatnonzero(kinds == kind) for kind in (1, 2, 3)]
+    for _ in range(permutations):
+        dealt = of_unit.copy()
+        for members in of_kinds:
+            dealt[members] = generator.permutation(of_unit[members])
         yield dealt
 
 
-def _heterogeneity(ordered: _Sorted, of_units: Integers) -> Floats:
-    """Return Cochran's Q `(R,)` for assignments of units to groups `(R, U)`."""
-    areas, weights = [], []
-    of_images = of_units[:, ordered.units]
-    for group in range(int(of_units.max()) + 1):
-        parts = _parts(ordered, of_images == group)
-        areas.append(parts.area)
-        weights.append(1 / np.maximum(_variance(parts), parts.least_variance))
-    area, weight = np.stack(areas), np.stack(weights)
-    mean = (weight * area).sum(axis=0) / weight.sum(axis=0)
-    return np.asarray((weight * (area - mean) ** 2).sum(axis=0))
+def _heterogeneity(areas: _Areas) -> float:
+    """Return Cochran's Q."""
+    weight = 1 / np.maximum(areas.variance, areas.least_variance)
+    mean = (weight @ areas.area) / weight.sum()
+    return float(weight @ (areas.area - mean) ** 2)
 
 
-def _variance(parts: _Parts) -> Floats:
-    """Return Obuchowski's variance `(R,)`."""
-    i, i10, i01 = parts.units, parts.units_positive, parts.units_negative
-    return np.asarray(
-        i10 / (i10 - 1) * (parts.of_positives**2).sum(axis=1)
-        + i01 / (i01 - 1) * (parts.of_negatives**2).sum(axis=1)
-        + 2 * i / (i - 1) * (parts.of_positives * parts.of_negatives).sum(axis=1)
-    )
+def _interval(areas: _Areas, group: int, *, level: float) -> tuple[float, float, float]:
+    """Return one group's AUROC and the bounds of its interval."""
+    area, least = float(areas.area[group]), float(areas.least_variance[group])
+    variance = max(float(areas.variance[group]), least)
+    # A perfect AUROC has no odds, so it counts as one that is less than perfect by the least error.
+    inner = min(max(area, math.sqrt(least)), 1 - math.sqrt(least))
+    odds = math.log(inner / (1 - inner))
+    reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance) / (inner * (1 - inner))
+    low, high = (1 / (1 + math.exp(-one)) for one in (odds - reach, odds + reach))
+    return area, min(low, area), 1.0 if area > inner else max(high, area)
 
 
-def _sort(positive: Flags, scores: Floats, units: Integers) -> _Sorted:
+def _sort(positive: Flags, scores: Floats, patients: NDArray[np.generic], groups: Integers) -> tuple[_Sorted, Groups]:
+    """Sort the images once; returns them and the group of every unit, `(U,)`."""
+    names, units = np.unique(patients, return_inverse=True)
     order = np.argsort(scores, kind="stable")
-    ascending = scores[order]
-    owners = units[order]
-    by_unit = np.argsort(owners, kind="stable")
-    return _Sorted(
-        order=order,
+    distinct, numbers = np.unique(scores[order], return_inverse=True)
+    of_unit = np.zeros(len(names), dtype=np.int16)
+    of_unit[units] = groups
+    found = _Sorted(
         positive=positive[order],
-        units=owners,
-        first=np.searchsorted(ascending, ascending, side="left"),
-        last=np.searchsorted(ascending, ascending, side="right"),
-        by_unit=by_unit,
-        begins=np.searchsorted(owners[by_unit], np.arange(int(units.max()) + 1), side="left"),
+        units=units[order],
+        scores=None if len(distinct) == len(scores) else numbers,
+        with_positives=np.bincount(units[positive], minlength=len(names)) > 0,
+        with_negatives=np.bincount(units[~positive], minlength=len(names)) > 0,
     )
+    return found, of_unit
 
 
-def _parts(ordered: _Sorted, inside: Flags) -> _Parts:
-    """Compute one group's components; `inside` `(R, N)` flags its images in ascending order of score."""
-    found, missed = inside & ordered.positive, inside & ~ordered.positive
-    positives, negatives = found.sum(axis=1).astype(np.float64), missed.sum(axis=1).astype(np.float64)
-    below = _count_below(missed, ordered)
-    above = positives[:, None] - _count_below(found, ordered)
-    area = np.where(found, below, 0.0).sum(axis=1) / (positives * negatives)
-    centre = area[:, None]
-    of_positives = np.where(found, below / negatives[:, None] - centre, 0.0) / positives[:, None]
-    of_negatives = np.where(missed, above / positives[:, None] - centre, 0.0) / negatives[:, None]
-    return _Parts(
-        area=area,
-        of_positives=_sum_by_unit(of_positives, ordered),
-        of_negatives=_sum_by_unit(of_negatives, ordered),
-        # As if one positive lay among the negatives: a perfect group is not known to be perfect elsewhere.
-        least_variance=1 / (4 * positives * negatives),
-        units=_count_units(inside, ordered),
-        units_positive=_count_units(found, ordered),
-        units_negative=_count_units(missed, ordered),
+def _measure(ordered: _Sorted, of_unit: Groups, *, groups: int) -> _Areas:
+    """Compute every group's AUROC and its variance.
+
+    The images are put group by group, in ascending order of score within each; so one pass serves all groups.
+    """
+    of_image = of_unit[ordered.units]
+    order = np.argsort(of_image, kind="stable")
+    group, positive, units = of_image[order], ordered.positive[order], ordered.units[order]
+    positives = np.bincount(group[positive], minlength=groups).astype(np.float64)
+    negatives = np.bincount(group[~positive], minlength=groups).astype(np.float64)
+    ties = None if ordered.scores is None else ordered.scores[order]
+    m, n = np.asarray(positives[group]), np.asarray(negatives[group])
+    below = _count_below(~positive, negatives, group, ties)
+    above = m - _count_below(positive, positives, group, ties)
+    area = np.bincount(group[positive], weights=below[positive], minlength=groups) / (positives * negatives)
+    # Structural components less the area, summed by unit; a unit's images are all in one group.
+    component = np.where(positive, (below / n - area[group]) / m, (above / m - area[group]) / n)
+    own, others = (
+        np.bincount(units[flags], weights=component[flags], minlength=len(of_unit)).astype(np.float64)
+        for flags in (positive, ~positive)
     )
-
-
-def _count_below(flags: Flags, ordered: _Sorted) -> Floats:
-    """Count the flagged images that score below each image, `(R, N)`; ties count one half."""
-    counts = np.zeros((flags.shape[0], flags.shape[1] + 1))
-    np.cumsum(flags, axis=1, out=counts[:, 1:])
-    return np.asarray((counts[:, ordered.first] + counts[:, ordered.last]) / 2)
-
-
-def _sum_by_unit(values: Floats, ordered: _Sorted) -> Floats:
-    return np.asarray(np.add.reduceat(values[:, ordered.by_unit], ordered.begins, axis=1))
-
-
-def _count_units(flags: Flags, ordered: _Sorted) -> Floats:
-    return np.asarray(
-        np.logical_or.reduceat(flags[:, ordered.by_unit], ordered.begins, axis=1).sum(axis=1), dtype=np.float64
+    variance = (
+        _spread(own**2, of_unit, ordered.with_positives, groups)
+        + _spread(others**2, of_unit, ordered.with_negatives, groups)
+        + 2 * _spread(own * others, of_unit, np.ones(len(of_unit), dtype=np.bool_), groups)
     )
+    # As if one positive lay among the negatives: a perfect group is not known to be perfect elsewhere.
+    return _Areas(area=area, variance=variance, least_variance=1 / (4 * positives * negatives))
+
+
+def _spread(values: Floats, of_unit: Groups, flags: Flags, groups: int) -> Floats:
+    """Sum values by group, times i / (i - 1) for the i flagged units of each, `(K,)`."""
+    count = np.bincount(of_unit[flags], minlength=groups)
+    return np.asarray(np.bincount(of_unit, weights=values, minlength=groups) * count / (count - 1))
+
+
+def _count_below(flags: Flags, totals: Floats, group: Groups, ties: Integers | None) -> Floats:
+    """Count the flagged images of its group that score below each image, `(N,)`; ties count one half.
+
+    Images lie group by group; `totals` counts the flagged ones of every group.
+    """
+    counts = np.zeros(len(flags) + 1)
+    np.cumsum(flags, out=counts[1:])
+    before = (np.cumsum(totals) - totals)[group]
+    if ties is None:
+        return np.asarray(counts[:-1] - before)
+    new = np.flatnonzero((np.diff(ties) != 0) | (np.diff(group) != 0)) + 1
+    begins, ends = np.concatenate([[0], new]), np.concatenate([new, [len(flags)]])
+    sizes = ends - begins
+    return np.asarray(np.repeat((counts[begins] + counts[ends]) / 2, sizes) - before)

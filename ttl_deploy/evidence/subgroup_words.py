@@ -11,7 +11,7 @@ _MARKUP = "\\`*_[]<>|#&~"
 
 def explain(subgroups: Subgroups) -> tuple[str, ...]:
     """Say what the numbers are of, how they were made, and how not to read them."""
-    return tuple(_explain(subgroups))
+    return tuple(f"{sentence.rstrip('.')}." for sentence in _explain(subgroups))
 
 
 def tell_columns(subgroups: Subgroups) -> str:

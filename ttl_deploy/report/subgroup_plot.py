@@ -84,19 +84,22 @@ def _draw(rows: list[tuple[int, Subgroup]], ticks: list[str], *, small: bool) ->
     drawn = [(at, group, group.score("auroc")) for at, group in rows]
     known = [(at, group, score, score.value) for at, group, score in drawn if score.value is not None]
     colour = _PALE if small else _COLOUR
-    ups = [0.0 if score.high is None else score.high - value for *_, score, value in known]
-    downs = [0.0 if score.low is None else value - score.low for *_, score, value in known]
-    return {
+    trace: Plot = {
         "type": "scatter",
         "mode": "markers",
         "name": "too small to judge" if small else "AUROC with interval",
         "x": [value for *_, value in known],
         "y": [at for at, *_ in known],
         "marker": {"size": 9, "color": colour, "symbol": "circle-open" if small else "circle"},
-        "error_x": {"type": "data", "array": ups, "arrayminus": downs, "thickness": 1.6, "width": 4, "color": colour},
         "text": [_hover(ticks[at], group, score) for at, group, score, _ in known],
         "hovertemplate": "%{text}<extra></extra>",
     }
+    if not small:
+        ups = [0.0 if score.high is None else score.high - value for *_, score, value in known]
+        downs = [0.0 if score.low is None else value - score.low for *_, score, value in known]
+        bars: Plot = {"type": "data", "array": ups, "arrayminus": downs}
+        trace["error_x"] = {**bars, "thickness": 1.6, "width": 4, "color": colour}
+    return trace
 
 
 def _hover(name: str, group: Subgroup, score: Score) -> str:
