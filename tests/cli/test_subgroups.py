@@ -209,7 +209,7 @@ def test_a_data_set_without_columns_is_told_and_a_named_column_refused(
 
 def test_a_second_search_on_the_same_test_split_is_allowed_and_visible(searched: Made) -> None:
     here, _, (first, second) = searched
-    warning = f"this test split has been opened once before by other runs, by {here / 'one'} (search, 20"
+    warning = f"this test split has been opened once before by other runs [{here / 'one'} (search, 20"
     assert "has been opened" not in first.stderr
     assert warning in second.stderr
     earlier = [codec.load(EarlierOpenings, here / name / "earlier_openings.json") for name in ("one", "two")]

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.data import test_openings
+from ttl_deploy.data import opened_splits
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import DataError, LabelError, NoRunError, UsageError
 from ttl_deploy.files import unescape_cell
@@ -110,7 +110,7 @@ def record_openings(
             trials.setdefault(model.run.path.resolve(), []).append(model.trial)
     for path, keys in trials.items():
         opening = TestOpening(split=split, command=command, trials=tuple(dict.fromkeys(keys)))
-        test_openings.record_use(RunFolder(path), opening, by=by)
+        opened_splits.record_use(RunFolder(path), opening, by=by)
     return tuple(RunFolder(path) for path in trials)
 
 

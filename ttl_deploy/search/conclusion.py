@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ttl_deploy.data import test_openings
+from ttl_deploy.data import opened_splits
 from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.evidence.choice import choose
@@ -33,7 +33,7 @@ def confirm(study: Study, known: Mapping[str, Outcome], cache: PixelCache, *, im
         for key in keys[candidate].values()
     ]
     opening = TestOpening(split="test", command=study.command, trials=tuple(trial.key for trial in members))
-    for sentence in test_openings.open_for_search(run, opening):
+    for sentence in opened_splits.open_for_search(run, opening):
         study.reporter.note(sentence)
     missing = [trial for trial in members if not (run.trial(trial.key) / "predictions_test.npz").exists()]
     tasks = [make_task(study, "test", trial, cache, cost=float(images["test"])) for trial in missing]

@@ -78,9 +78,9 @@ def tell_earlier(openings: Sequence[KnownOpening]) -> str:
         return ""
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     named = "; ".join(f"{one.run} ({one.by}, {one.time[:10]})" for one in openings[-_NAMED:])
-    more = "the latest " if len(openings) > _NAMED else ""
+    more = "…; " if len(openings) > _NAMED else ""
     return (
-        f"this test split has been opened {times} before by other runs, {more}by {named}: "
+        f"this test split has been opened {times} before by other runs [{more}{named}]: "
         "the more often it is looked at, the less it proves"
     )
 

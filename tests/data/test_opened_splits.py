@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttl_deploy.data import test_openings
+from ttl_deploy.data import opened_splits
 from ttl_deploy.data.cache_root import cache_folder
 from ttl_deploy.data.manifest_files import save_manifest
 from ttl_deploy.records import codec, trials
@@ -62,12 +62,12 @@ def earlier(run: RunFolder) -> EarlierOpenings:
 
 def test_the_first_search_knows_of_none_and_the_second_of_the_first(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second")
-    assert test_openings.open_for_search(first, OPENING) == ()
-    (told,) = test_openings.open_for_search(second, OPENING)
+    assert opened_splits.open_for_search(first, OPENING) == ()
+    (told,) = opened_splits.open_for_search(second, OPENING)
     assert earlier(first).openings == ()
     (known,) = earlier(second).openings
     assert (known.run, known.by, known.command) == (str(first.path), "search", OPENING.command)
-    assert told.startswith(f"this test split has been opened once before by other runs, by {first.path} (search, 20")
+    assert told.startswith(f"this test split has been opened once before by other runs [{first.path} (search, 20")
     assert "the more often it is looked at, the less it proves" in told
 
 
@@ -75,37 +75,37 @@ def test_the_ledger_is_the_same_whoever_looked_before(tmp_path: Path) -> None:
     contents = []
     for name in ("first", "second"):
         run = make_run(tmp_path / name)
-        test_openings.open_for_search(run, OPENING)
+        opened_splits.open_for_search(run, OPENING)
         contents.append([(entry.event, entry.key, entry.content) for entry in run.ledger.entries()])
     assert contents[0] == contents[1]
 
 
 def test_other_test_images_are_another_split(tmp_path: Path) -> None:
-    test_openings.open_for_search(make_run(tmp_path / "first"), OPENING)
+    opened_splits.open_for_search(make_run(tmp_path / "first"), OPENING)
     other = make_run(tmp_path / "second", test_images=("x", "y"))
-    assert test_openings.open_for_search(other, OPENING) == ()
+    assert opened_splits.open_for_search(other, OPENING) == ()
 
 
 def test_a_search_that_is_typed_again_records_nothing_and_is_not_its_own_predecessor(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    test_openings.open_for_search(run, OPENING)
+    opened_splits.open_for_search(run, OPENING)
     files = {path: path.read_bytes() for path in (run.ledger.path, run.earlier_openings, register())}
-    assert test_openings.open_for_search(run, OPENING) == ()
+    assert opened_splits.open_for_search(run, OPENING) == ()
     assert {path: path.read_bytes() for path in files} == files
 
 
 @pytest.mark.parametrize("left", ["nothing", "the record", "the record and the register"])
 def test_a_search_killed_on_the_way_is_counted_once(left: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    test_openings.open_for_search(run, OPENING)
+    opened_splits.open_for_search(run, OPENING)
     run.ledger.path.unlink()
     if left != "the record and the register":
         register().unlink()
     if left == "nothing":
         run.earlier_openings.unlink()
-    assert test_openings.open_for_search(run, OPENING) == ()
+    assert opened_splits.open_for_search(run, OPENING) == ()
     later = make_run(tmp_path / "later")
-    test_openings.open_for_search(later, OPENING)
+    opened_splits.open_for_search(later, OPENING)
     assert len(earlier(later).openings) == 1
     assert len(run.ledger.of_event("test_opened")) == 1
 
@@ -113,7 +113,7 @@ def test_a_search_killed_on_the_way_is_counted_once(left: str, tmp_path: Path) -
 def test_a_run_that_was_deleted_and_made_again_in_its_place_is_another_one(tmp_path: Path) -> None:
     for times in range(3):
         run = make_run(tmp_path / "run")
-        told = test_openings.open_for_search(run, OPENING)
+        told = opened_splits.open_for_search(run, OPENING)
         assert len(earlier(run).openings) == times
         assert bool(told) == bool(times)
         shutil.rmtree(run.path)
@@ -121,29 +121,29 @@ def test_a_run_that_was_deleted_and_made_again_in_its_place_is_another_one(tmp_p
 
 def test_uses_by_other_commands_stand_in_ledger_and_register(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    test_openings.open_for_search(run, OPENING)
+    opened_splits.open_for_search(run, OPENING)
     for command in ("compare", "subgroups", "compare"):
-        assert test_openings.record_use(run, OPENING, by=command) == ()
+        assert opened_splits.record_use(run, OPENING, by=command) == ()
     keys = [entry.key.partition("-")[0] for entry in run.ledger.of_event("test_opened")]
     later = make_run(tmp_path / "later")
-    test_openings.open_for_search(later, OPENING)
+    opened_splits.open_for_search(later, OPENING)
     assert keys == [one.by for one in earlier(later).openings] == ["search", "compare", "subgroups", "compare"]
     again = make_run(tmp_path / "run")
-    assert test_openings.open_for_search(again, OPENING) == ()  # its own uses are no one else's
+    assert opened_splits.open_for_search(again, OPENING) == ()  # its own uses are no one else's
 
 
 def test_a_run_of_an_older_version_is_known_by_its_path(tmp_path: Path) -> None:
     old = make_run(tmp_path / "old")
-    test_openings.record_use(old, OPENING, by="compare")
+    opened_splits.record_use(old, OPENING, by="compare")
     assert not old.earlier_openings.exists()
-    assert test_openings.open_for_search(old, OPENING) == ()
-    (told,) = test_openings.open_for_search(make_run(tmp_path / "new"), OPENING)
+    assert opened_splits.open_for_search(old, OPENING) == ()
+    (told,) = opened_splits.open_for_search(make_run(tmp_path / "new"), OPENING)
     assert "opened 2 times before" in told
 
 
 def test_the_register_holds_no_patient_path_or_hash_of_an_image(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    test_openings.open_for_search(run, OPENING)
+    opened_splits.open_for_search(run, OPENING)
     text = register().read_text()
     for sample in make_manifest(("x", "y", "z")).samples:
         assert sample.path not in text
@@ -157,7 +157,7 @@ def test_the_register_holds_no_patient_path_or_hash_of_an_image(tmp_path: Path) 
 
 def test_without_test_images_nothing_is_compared(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        assert test_openings.open_for_search(make_run(tmp_path / name, test_images=()), OPENING) == ()
+        assert opened_splits.open_for_search(make_run(tmp_path / name, test_images=()), OPENING) == ()
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ def test_without_test_images_nothing_is_compared(tmp_path: Path) -> None:
     ids=["text", "wrong type", "list", "no UTF-8", "torn", "deep"],
 )
 def test_damaged_lines_are_passed_over_and_told(line: bytes, tmp_path: Path) -> None:
-    test_openings.open_for_search(make_run(tmp_path / "first"), OPENING)
+    opened_splits.open_for_search(make_run(tmp_path / "first"), OPENING)
     with register().open("ab") as file:
         file.write(line)
-    told = test_openings.open_for_search(make_run(tmp_path / "second"), OPENING)
+    told = opened_splits.open_for_search(make_run(tmp_path / "second"), OPENING)
     assert len(told) == 2
     assert f"1 lines of {register()} are damaged" in told[1]
     third = make_run(tmp_path / "third")
-    test_openings.open_for_search(third, OPENING)
+    opened_splits.open_for_search(third, OPENING)
     assert len(earlier(third).openings) == 2
     assert "damaged" in earlier(third).note
 
@@ -181,45 +181,45 @@ def test_damaged_lines_are_passed_over_and_told(line: bytes, tmp_path: Path) -> 
 def test_a_register_that_cannot_be_used_is_told_and_stops_nothing(tmp_path: Path, cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     run = make_run(tmp_path / "run")
-    told = test_openings.open_for_search(run, OPENING)
+    told = opened_splits.open_for_search(run, OPENING)
     assert [sentence.partition(":")[0] for sentence in told] == [
         "whether other runs opened this test split before is not known",
         "this opening of the test split could not be noted for later runs",
     ]
     assert len(run.ledger.of_event("test_opened")) == 1
-    assert len(test_openings.record_use(run, OPENING, by="compare")) == 1
+    assert len(opened_splits.record_use(run, OPENING, by="compare")) == 1
 
 
 def test_a_register_that_is_a_folder_stops_nothing(tmp_path: Path) -> None:
     register().mkdir()
-    assert len(test_openings.open_for_search(make_run(tmp_path / "run"), OPENING)) == 2
+    assert len(opened_splits.open_for_search(make_run(tmp_path / "run"), OPENING)) == 2
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_register_that_is_read_only_is_read(tmp_path: Path) -> None:
-    test_openings.open_for_search(make_run(tmp_path / "first"), OPENING)
+    opened_splits.open_for_search(make_run(tmp_path / "first"), OPENING)
     register().chmod(stat.S_IRUSR)
-    told = test_openings.open_for_search(make_run(tmp_path / "second"), OPENING)
+    told = opened_splits.open_for_search(make_run(tmp_path / "second"), OPENING)
     assert "opened once before" in told[0]
     assert "could not be noted" in told[1]
 
 
 def test_openings_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"run{number}") for number in range(8)]
-    threads = [threading.Thread(target=test_openings.open_for_search, args=(run, OPENING)) for run in runs]
+    threads = [threading.Thread(target=opened_splits.open_for_search, args=(run, OPENING)) for run in runs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     last = make_run(tmp_path / "last")
-    test_openings.open_for_search(last, OPENING)
+    opened_splits.open_for_search(last, OPENING)
     assert len(earlier(last).openings) == len(runs)
 
 
 def test_a_damaged_record_in_the_run_folder_is_made_anew(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     run.earlier_openings.write_text("{")
-    test_openings.open_for_search(run, OPENING)
+    opened_splits.open_for_search(run, OPENING)
     assert len(earlier(run).run_id) == 32
 
 
@@ -235,20 +235,20 @@ def test_many_openings_are_counted_and_the_latest_named() -> None:
         )
         for number in range(1, 9)
     ]
-    told = test_openings.tell_earlier(known)
+    told = opened_splits.tell_earlier(known)
     assert "opened 8 times before" in told
     assert "/runs/3 " not in told
-    assert "the latest by /runs/4 (search, 2026-01-04); " in told
+    assert "[…; /runs/4 (search, 2026-01-04); " in told
 
 
 @given(order=st.permutations(["x", "y", "z", "x"]))
 def test_the_digest_depends_on_the_images_alone(order: list[str]) -> None:
     given_order, sorted_order = make_manifest(tuple(order)), make_manifest(("x", "y", "z"))
-    assert test_openings.digest_test_images(given_order) == test_openings.digest_test_images(sorted_order)
+    assert opened_splits.digest_test_images(given_order) == opened_splits.digest_test_images(sorted_order)
 
 
 def test_names_that_are_no_text_are_written(tmp_path: Path) -> None:
     strange = trials.TestOpening(split="test", command="ttl-deploy search --data films\udcff", trials=())
     run = make_run(tmp_path / "run")
-    assert test_openings.record_use(run, OPENING, by="compare") == ()
-    assert "?" in test_openings._known(run, strange, key="search", run_id="", digest="0").command
+    assert opened_splits.record_use(run, OPENING, by="compare") == ()
+    assert "?" in opened_splits._known(run, strange, key="search", run_id="", digest="0").command
