@@ -11,11 +11,21 @@ from sklearn.metrics import recall_score, roc_auc_score
 from ttl_deploy.data.manifest_files import save_manifest
 from ttl_deploy.errors import NoRunError, UnknownNameError, UsageError
 from ttl_deploy.records import codec
+from ttl_deploy.records.artifacts import Calibration
 from ttl_deploy.records.data import Manifest, Sample
 from ttl_deploy.records.scores import Choice, Front, FrontPoint
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.runtime.stored_subgroups import Decision, describe_subgroups, find_model, list_columns, read_models
+from ttl_deploy.runtime.stored_subgroups import (
+    Decision,
+    describe_subgroups,
+    exported_decision,
+    find_model,
+    list_columns,
+    read_models,
+)
+
+from .conftest import tiny_manifest
 
 PATIENTS = 60
 SEEDS = (0, 1)
@@ -179,6 +189,23 @@ def test_a_threshold_decides_on_calibrated_probabilities(run: RunFolder) -> None
     plain = describe_subgroups(run, find_model(run))
     assert plain.decision == "the most probable class"
     assert plain.overall.score("sensitivity").value == pytest.approx(recall_score(labels, scores > 0.5))
+
+
+def test_the_exported_file_decides_where_it_is_of_this_model(run: RunFolder) -> None:
+    model = find_model(run)
+    assert exported_decision(run, model) == Decision()
+    calibration = Calibration(temperature=2.0, split="val", images=1, patients=1, effects=())
+    exported = {"decision": "threshold", "threshold": 0.6, "calibration": calibration}
+    folder = run.export(model.candidate)
+    folder.mkdir(parents=True)
+    for changes, decision in (
+        ({**exported, "seed": 0}, Decision(temperature=2.0, threshold=0.6)),
+        ({**exported, "seed": 1}, Decision()),
+        ({"seed": 0, "calibration": calibration}, Decision()),
+    ):
+        codec.save(folder / "manifest.json", tiny_manifest(**changes))
+        assert exported_decision(run, model) == decision
+        assert exported_decision(run, find_model(run, cut="layer2")) == Decision()
 
 
 def test_columns_of_the_run_are_listed_and_others_refused(run: RunFolder) -> None:
