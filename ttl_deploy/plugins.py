@@ -62,7 +62,10 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "ray": "ttl_deploy.search.executors.ray_executor:RayExecutor",
         },
         "formats": {"onnx": "ttl_deploy.export.onnx_format:OnnxFormat"},
-        "targets": {"onnxruntime-cpu": "ttl_deploy.runtime.targets.onnxruntime_cpu:OnnxRuntimeCpu"},
+        "targets": {
+            "onnxruntime-cpu": "ttl_deploy.runtime.targets.onnxruntime_cpu:OnnxRuntimeCpu",
+            "openvino-cpu": "ttl_deploy.runtime.targets.openvino_cpu:OpenVinoCpu",
+        },
     }
 )
 
@@ -156,10 +159,18 @@ class Reader(Protocol):
 
 
 class Session(Protocol):
-    """A model opened on a target."""
+    """A model opened on a target.
+
+    Attributes:
+        runtime: name and version, such as `onnxruntime 1.31.1`.
+        precision: what most convolutions and matrix products really ran in, read back from the
+            runtime: `fp32`, `fp16`, `bf16` or `int8`.
+        layers: how many of them ran in each precision.
+    """
 
     runtime: str
     precision: str
+    layers: Mapping[str, int]
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn uint8 images `(N, H, W, 3)` into probabilities `(N, classes)`."""
@@ -167,10 +178,24 @@ class Session(Protocol):
 
 
 class Target(Protocol):
-    """A runtime on a device, such as ONNX Runtime on the CPU."""
+    """A runtime on a device, such as ONNX Runtime on the CPU; `runtime` is its name and version."""
 
-    def open(self, model: Path, *, threads: int) -> Session:
-        """Open a model file; raises `TargetUnavailableError` or `ArtifactError`."""
+    runtime: str
+
+    def precisions(self) -> tuple[str, ...]:
+        """Return the precisions that it can run on this machine."""
+        ...
+
+    def build(self, model: Path, folder: Path) -> Path:
+        """Make in `folder` what it opens fastest from an ONNX file; returns that, or the ONNX file itself."""
+        ...
+
+    def open(self, model: Path, *, threads: int, precision: str | None = None) -> Session:
+        """Open a model file; without `precision`, in the one that the file is in, never silently in another.
+
+        Raises `TargetUnavailableError`, `ArtifactError`, or `UsageError` for a precision it cannot run. May
+        crash the process or hang: `runtime.inference.open_safely` is for those who cannot have that.
+        """
         ...
 
 

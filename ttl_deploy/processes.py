@@ -101,9 +101,9 @@ def run_isolated(
         try:
             code = child.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            return TimedOut(after_s=timeout_s, log_tail=_tail(log))
+            return TimedOut(after_s=timeout_s, log_tail=read_tail(log))
         finally:
-            _kill(child)
+            end_child(child)
         return _outcome(code, answer, log)
 
 
@@ -138,13 +138,25 @@ def serve_call(answer_fd: int, parent_pid: int) -> NoReturn:
     try:
         answer: tuple[Any, ...] = ("value", function(*arguments))
     except TtlDeployError as error:
-        answer = ("error", type(error), error.args, error.__dict__)
+        answer = ("error", *pack_error(error))
     with open(answer_fd, "wb") as file:
         pickle.dump(answer, file)
     sys.stdout.flush()
     sys.stderr.flush()
     # Native runtimes have been seen to crash in their own clean-up; the answer is safe by now.
     os._exit(0)
+
+
+def pack_error(error: TtlDeployError) -> tuple[type[TtlDeployError], tuple[object, ...], dict[str, object]]:
+    """Take one of our errors apart for its journey between processes."""
+    return type(error), error.args, error.__dict__
+
+
+def unpack_error(kind: type[TtlDeployError], arguments: tuple[object, ...], state: dict[str, object]) -> TtlDeployError:
+    """Put an error together again; constructors, which have a shape of their own each, are not called."""
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 def _refuse_unreachable(function: Callable[..., Any]) -> None:
@@ -158,25 +170,22 @@ def _outcome(code: int, answer: IO[bytes], log: IO[bytes]) -> Outcome[Any]:
     content = answer.read()
     if code != 0 or not content:
         died_by = -code if code < 0 else None
-        return Crashed(signal_number=died_by, exit_code=None if died_by else code, log_tail=_tail(log))
+        return Crashed(signal_number=died_by, exit_code=None if died_by else code, log_tail=read_tail(log))
     kind, *parts = pickle.loads(content)
     if kind == "value":
         return Finished(value=parts[0])
-    # Our errors have constructors of their own shape; this restores any of them without calling one.
-    error_type, arguments, state = parts
-    error = error_type.__new__(error_type, *arguments)
-    error.__dict__.update(state)
-    raise error
+    raise unpack_error(*parts)
 
 
-def _tail(log: IO[bytes]) -> str:
+def read_tail(log: IO[bytes]) -> str:
+    """Return the last lines of what a child printed."""
     end = log.seek(0, os.SEEK_END)
     log.seek(max(0, end - _TAIL_BYTES))
     lines = log.read().decode(errors="replace").strip().splitlines()
     return "\n".join(lines[-_TAIL_LINES:])
 
 
-def _kill(child: "subprocess.Popen[bytes]") -> None:
+def end_child(child: "subprocess.Popen[bytes]") -> None:
     """Kill the child's whole process group and reap the child."""
     try:
         os.killpg(child.pid, signal.SIGKILL)

@@ -1,0 +1,197 @@
+"""OpenVINO on the CPU: fp32, bf16 where the processor has instructions for it, and int8 files.
+
+OpenVINO runs bf16 unasked on such processors; here a file runs in its own precision unless bf16 is
+asked for. What really ran is read back from the compiled model, layer by layer. Compiling has been
+seen to crash (a DenseNet whose concatenations are quantised, 2026.4.1): open files that were not
+compiled here before through `runtime.inference.open_safely`.
+"""
+
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from ttl_deploy.errors import ArtifactError, TargetUnavailableError
+from ttl_deploy.files import make_folder
+from ttl_deploy.runtime.onnx_file import read_onnx_facts
+from ttl_deploy.runtime.targets import contract
+
+NAME = "openvino-cpu"
+IR, IR_WEIGHTS = "model.xml", "model.bin"
+_DEVICE = "CPU"
+_HEAVY = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+_PRECISION_OF_TYPE = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_KEPT_BATCH_SIZES = 4
+
+
+class OpenVinoSession:
+    """A model opened in OpenVINO, compiled for each batch size that it meets (static shapes run faster).
+
+    A batch size smaller than a compiled one is filled up with black images when it comes for the
+    first time, as the end of a folder does, and compiled when it comes again.
+
+    Attributes:
+        runtime: name and version of the runtime.
+        precision: what most convolutions and matrix products are computed in.
+        layers: how many of them are executed in each precision.
+        height, width: of the images it takes.
+        classes: how many probabilities it gives per image.
+    """
+
+    def __init__(self, core: openvino.Core, model: openvino.Model, path: Path, settings: dict[str, Any]) -> None:
+        self.runtime = OpenVinoCpu.runtime
+        self._core, self._model, self._path, self._settings = core, model, path, settings
+        self._batch, self.height, self.width = _input_of(model, path)
+        self.classes = _output_of(model, path)
+        self._requests: OrderedDict[int, openvino.InferRequest] = OrderedDict()
+        self._seen: set[int] = set()
+        first = self._request(self._batch or 1)
+        self.layers = _executed_layers(first.get_compiled_model())
+        self.precision = contract.main_precision(self.layers)
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn uint8 images `(N, H, W, 3)` into float32 probabilities `(N, classes)`.
+
+        Raises `UsageError` for any other shape or type.
+        """
+        contract.check_images(images, height=self.height, width=self.width)
+        count = len(images)
+        size = self._size_for(count)
+        filled = np.zeros((size, *images.shape[1:]), np.uint8)
+        filled[:count] = images
+        try:
+            request = self._request(size)
+            request.infer({0: filled}, share_inputs=True)
+            return np.array(request.get_output_tensor(0).data[:count], dtype=np.float32)
+        except RuntimeError as error:
+            raise ArtifactError(f"OpenVINO could not run {self._path}: {_first_line(error)}") from error
+
+    def _size_for(self, count: int) -> int:
+        """Choose the compiled batch size that runs `count` images."""
+        bigger = [size for size in self._requests if size >= count]
+        if self._batch is not None or count in self._requests or count in self._seen or not bigger:
+            return self._batch or count
+        self._seen.add(count)
+        return min(bigger)
+
+    def _request(self, size: int) -> openvino.InferRequest:
+        """Return what runs batches of `size`, compiled if it is new; the one unused for longest makes room."""
+        if size not in self._requests:
+            self._model.reshape([size, self.height, self.width, 3])
+            compiled = self._core.compile_model(self._model, _DEVICE, self._settings)
+            self._requests[size] = compiled.create_infer_request()
+            if len(self._requests) > _KEPT_BATCH_SIZES:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(size)
+        return self._requests[size]
+
+
+class OpenVinoCpu:
+    """OpenVINO with its CPU plug-in."""
+
+    runtime = f"openvino {openvino.__version__.partition('-')[0]}"
+
+    def precisions(self) -> tuple[str, ...]:
+        """Return what it can run on this processor; bf16 only where there are instructions for it."""
+        told = openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        return tuple(precision for precision in ("fp32", "bf16", "int8") if precision.upper() in told)
+
+    def build(self, model: Path, folder: Path) -> Path:
+        """Write OpenVINO's own files, `model.xml` and `model.bin`, with all bits of the weights; returns the first."""
+        read_onnx_facts(model)
+        target = make_folder(folder) / IR
+        try:
+            openvino.save_model(openvino.Core().read_model(model), target, compress_to_fp16=False)
+        except RuntimeError as error:
+            raise ArtifactError(f"OpenVINO cannot convert {model}: {_first_line(error)}. Export it again") from error
+        return target
+
+    def open(self, model: Path, *, threads: int, precision: str | None = None) -> OpenVinoSession:
+        """Open an ONNX file, or `model.xml` with `model.bin` beside it, and compile it for one image.
+
+        Raises `ArtifactError` for a file it cannot use, `UsageError` for a precision it does not run in.
+        """
+        contract.check_threads(threads)
+        can = self.precisions()
+        contract.check_request(precision, target=NAME, can=can)
+        _check_file(model)
+        core, settings = openvino.Core(), _settings(threads, precision)
+        try:
+            session = OpenVinoSession(core, core.read_model(model), model, settings)
+        except RuntimeError as error:
+            raise ArtifactError(f"OpenVINO cannot open {model}: {_first_line(error)}. Export it again") from error
+        _refuse_halves(session, model, precision)
+        file_can = ("int8",) if session.precision == "int8" else tuple(name for name in can if name in _HINTS)
+        contract.check_ran(precision, ran=session.precision, model=model, target=NAME, can=file_can)
+        return session
+
+
+def _settings(threads: int, precision: str | None) -> dict[str, Any]:
+    """Return the settings for one image at a time with as little delay as `threads` allow."""
+    return {
+        # Anything but fp32 must be asked for: OpenVINO's own choice is bf16 wherever the processor has it.
+        "INFERENCE_PRECISION_HINT": _HINTS.get(precision or "fp32", "f32"),
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Pinned, two processes with one thread each would share the same core.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _refuse_halves(session: OpenVinoSession, model: Path, precision: str | None) -> None:
+    """Refuse layers in 16 bits that nobody asked for."""
+    halves = sum(session.layers.get(half, 0) for half in ("bf16", "fp16"))
+    if halves and precision != "bf16":
+        raise TargetUnavailableError(
+            f"{session.runtime} runs {halves} layers of {model} in 16 bits although it was told not to: "
+            "use onnxruntime-cpu, or another version of OpenVINO"
+        )
+
+
+def _check_file(model: Path) -> None:
+    """Refuse an ONNX file that we would never write, and half an OpenVINO model, before native code reads it."""
+    if model.suffix != ".xml":
+        read_onnx_facts(model)
+        return
+    for part in (model, model.with_suffix(".bin")):
+        if not part.is_file():
+            raise ArtifactError(f"{part} is missing: OpenVINO needs {model.name} and {model.stem}.bin side by side")
+
+
+def _executed_layers(compiled: openvino.CompiledModel) -> dict[str, int]:
+    """Count the convolutions and matrix products of the compiled graph by the type they are executed in."""
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    types = [fact["runtimePrecision"].astype(str) for fact in facts if fact["layerType"].astype(str) in _HEAVY]
+    return dict(Counter(_PRECISION_OF_TYPE.get(kind, kind) for kind in types))
+
+
+def _input_of(model: openvino.Model, path: Path) -> tuple[int | None, int, int]:
+    """Return the batch size (None where any will do), height and width of the images."""
+    if len(model.inputs) == 1 and model.inputs[0].element_type == openvino.Type.u8:
+        shape = model.inputs[0].partial_shape
+        if len(shape) == 4 and all(shape[axis].is_static for axis in (1, 2, 3)) and shape[3].get_length() == 3:
+            batch = shape[0].get_length() if shape[0].is_static else None
+            return batch, shape[1].get_length(), shape[2].get_length()
+    given = [(part.any_name, part.element_type.get_type_name(), str(part.partial_shape)) for part in model.inputs]
+    raise ArtifactError(f"{path} takes {given}; an artifact of ttl-deploy takes uint8 images (batch, H, W, 3)")
+
+
+def _output_of(model: openvino.Model, path: Path) -> int:
+    """Return the number of classes."""
+    if len(model.outputs) == 1 and model.outputs[0].element_type == openvino.Type.f32:
+        shape = model.outputs[0].partial_shape
+        if len(shape) == 2 and shape[1].is_static:
+            return int(shape[1].get_length())
+    given = [(part.element_type.get_type_name(), str(part.partial_shape)) for part in model.outputs]
+    raise ArtifactError(f"{path} gives {given}; an artifact of ttl-deploy gives float probabilities (batch, classes)")
+
+
+def _first_line(error: RuntimeError) -> str:
+    """Return the last line that says something: OpenVINO puts its own source lines in front."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
