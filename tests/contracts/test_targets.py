@@ -1,10 +1,15 @@
 """What every target of the table must do; one that cannot run here is skipped by name."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 from ttl_deploy import plugins
 from ttl_deploy.errors import ArtifactError, TargetUnavailableError, UsageError
+from ttl_deploy.runtime.targets.contract import PRECISIONS
+
+from .small_networks import conv_files, noise
 
 onnx = pytest.importorskip("onnx")
 SIDE = 8
@@ -43,6 +48,12 @@ def model_path(tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory):
+    """Return a small network of two convolutions and a linear layer: an fp32 file and its int8 twin."""
+    return conv_files(tmp_path_factory.mktemp("convolutional"))
 
 
 def images(count):
@@ -101,3 +112,61 @@ def test_a_damaged_model_is_refused(target, model_path, damage):
 def test_no_threads_is_a_usage_error(target, model_path):
     with pytest.raises(UsageError, match="at least 1"):
         target.open(model_path, threads=0)
+
+
+def test_every_target_has_the_whole_surface(target):
+    for name in ("precisions", "build", "open"):
+        expected = inspect.signature(getattr(plugins.Target, name)).parameters
+        given = inspect.signature(getattr(type(target), name)).parameters
+        assert list(given) == list(expected)
+    assert target.runtime.split(" ")[1][0].isdigit()
+    assert set(target.precisions()) <= set(PRECISIONS)
+    assert "fp32" in target.precisions()
+
+
+def test_a_file_runs_in_its_own_precision_unless_another_is_asked_for(target, convolutional):
+    for stored in set(convolutional) & set(target.precisions()):
+        session = target.open(convolutional[stored], threads=1)
+        assert session.precision == stored
+        assert set(session.layers) == {stored}
+        assert 3 <= session.layers[stored] <= 4
+
+
+def test_each_precision_of_a_target_runs_and_is_read_back(target, convolutional):
+    pictures = noise(4)
+    exact = target.open(convolutional["fp32"], threads=1).run(pictures)
+    for precision in target.precisions():
+        file = convolutional["int8" if precision == "int8" else "fp32"]
+        session = target.open(file, threads=1, precision=precision)
+        given = session.run(pictures)
+        assert session.precision == precision
+        assert session.layers[precision] >= 3
+        signal, noise_power = np.mean(np.log(exact) ** 2), np.mean((np.log(given) - np.log(exact)) ** 2)
+        assert 10 * np.log10(signal / max(noise_power, 1e-12)) > {"fp32": 90, "fp16": 40, "bf16": 25, "int8": 15}[precision]
+        assert precision == "fp32" or not np.array_equal(given, exact)
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("fp32", "int8"), ("int8", "fp32"), ("int8", "bf16")])
+def test_a_precision_the_file_does_not_have_is_refused(target, convolutional, stored, asked):
+    with pytest.raises(UsageError, match=rf"{asked}.*can run"):
+        target.open(convolutional[stored], threads=1, precision=asked)
+
+
+def test_an_unknown_precision_is_refused_with_those_there_are(target, model_path):
+    with pytest.raises(UsageError, match=r"cannot run fp8 on this machine: it can run fp32"):
+        target.open(model_path, threads=1, precision="fp8")
+
+
+def test_what_a_target_builds_answers_as_the_file_does(target, convolutional, tmp_path):
+    for file in convolutional.values():
+        built = target.build(file, tmp_path / file.stem)
+        assert built == file or built.is_relative_to(tmp_path)
+        given, expected = (target.open(path, threads=1).run(noise(3)) for path in (built, file))
+        np.testing.assert_allclose(given, expected, atol=1e-6)
+
+
+def test_batches_of_changing_size_get_the_answers_of_single_images(target, convolutional):
+    session, pictures = target.open(convolutional["fp32"], threads=1), noise(9)
+    alone = np.concatenate([session.run(picture[None]) for picture in pictures])
+    for size in (5, 3, 9, 3, 2, 7, 6, 4, 8, 1):
+        np.testing.assert_allclose(session.run(pictures[:size]), alone[:size], atol=1e-6)

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +67,15 @@ class IsolatedSession:
                 pass_fds=(far_end.fileno(),),
                 start_new_session=True,
             )
-        self.close = weakref.finalize(self, _end, self._child, self._line)
+        self.close = weakref.finalize(self, _end, self._child, self._line, self._log)
         """End the child; called by itself when the session is forgotten, and at the end of the process."""
         self._send(sys.path)
-        opened = self._ask((target, model, threads, precision), doing=f"open {model}", timeout_s=open_timeout_s)
+        question = (target, model, threads, precision)
+        try:
+            opened = self._ask(question, doing=f"open {model}", timeout_s=open_timeout_s)
+        except TtlDeployError:
+            self.close()
+            raise
         self.runtime, self.precision, self.layers = opened
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -158,6 +163,7 @@ def _answer(line: "Connection[Any, Any]", call: Callable[[], object]) -> None:
         line.send(("error", *pack_error(error)))
 
 
-def _end(child: "subprocess.Popen[bytes]", line: "Connection[Any, Any]") -> None:
+def _end(child: "subprocess.Popen[bytes]", line: "Connection[Any, Any]", log: IO[bytes]) -> None:
     line.close()
     end_child(child)
+    log.close()

@@ -52,11 +52,9 @@ def main_precision(layers: Mapping[str, int]) -> str:
 
 def check_answers(answers: NDArray[np.float32], *, images: int, told_by: str) -> None:
     """Refuse with `ArtifactError` what is not one row of finite numbers per image."""
+    remedy = "this runtime does not compute the exported model. Run it on onnxruntime-cpu, or export it again"
     if answers.ndim != 2 or len(answers) != images:
-        raise ArtifactError(f"{told_by} gave an array {answers.shape} for {images} images: one row each is needed")
+        raise ArtifactError(f"{told_by} gave an array {answers.shape} for {images} images, not a row each: {remedy}")
     broken = int(np.sum(~np.isfinite(answers).all(axis=1)))
     if broken:
-        raise ArtifactError(
-            f"{told_by} gave NaN or infinity for {broken} of {images} images: this runtime does not compute the "
-            "exported model. Run it on onnxruntime-cpu, or export it again"
-        )
+        raise ArtifactError(f"{told_by} gave NaN or infinity for {broken} of {images} images: {remedy}")

@@ -14,7 +14,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from ttl_deploy.errors import ArtifactError, TargetUnavailableError
+from ttl_deploy.errors import ArtifactError, TargetUnavailableError, UsageError
 from ttl_deploy.files import make_folder
 from ttl_deploy.runtime.onnx_file import read_onnx_facts
 from ttl_deploy.runtime.targets import contract
@@ -72,6 +72,8 @@ class OpenVinoSession:
 
     def _size_for(self, count: int) -> int:
         """Choose the compiled batch size that runs `count` images."""
+        if self._batch is not None and count > self._batch:
+            raise UsageError(f"{count} images were given; {self._path} takes {self._batch} at a time")
         bigger = [size for size in self._requests if size >= count]
         if self._batch is not None or count in self._requests or count in self._seen or not bigger:
             return self._batch or count
