@@ -13,13 +13,21 @@ def run(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="CSV table to write.")] = Path("predictions.csv"),
     target: Annotated[str, typer.Option(help="Runtime and device to run on.")] = "onnxruntime-cpu",
+    precision: Annotated[
+        str | None, typer.Option(help="Precision to run in: fp32, bf16 or int8. [default: as the file is]")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 8,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads of the runtime; as many decode images meanwhile.")
+    ] = 1,
 ) -> None:
     """Predict images with an artifact: path, class and one probability per class, as CSV.
 
-    An image that cannot be read gets a row with the reason; the exit code is then 3.
+    Folders of any size stream through, in order. An image that cannot be read gets a row with the reason; the
+    exit code is then 3.
     """
+    import time
+
     from ttl_deploy.errors import UnreadableImageError
     from ttl_deploy.runtime.artifact import open_artifact
     from ttl_deploy.runtime.predict import predict, write_predictions
@@ -29,8 +37,14 @@ def run(
 
     opened = open_artifact(artifact_path(artifact))
     with show_steps(f"predicting with {opened.manifest.name}") as update:
-        answers = predict(opened, images, target=target, batch=batch, threads=threads, progress=update)
-        counts = write_predictions(out, answers, classes=opened.manifest.classes)
+        stream = predict(
+            opened, images, target=target, precision=precision, threads=threads, batch=batch, progress=update
+        )
+        started = time.perf_counter()
+        counts = write_predictions(out, stream, classes=opened.manifest.classes)
+        seconds = time.perf_counter() - started
     say(f"{counts.predicted} images predicted, {counts.failed} not readable: {out}")
+    # The model is open by then; reading and decoding the files, the model and the table are in it.
+    say(f"{stream.images / seconds:.1f} images/s from file to table ({stream.runtime}, {stream.precision})")
     if counts.failed:
         raise UnreadableImageError(f"{counts.failed} images could not be read: see the column `error` of {out}")

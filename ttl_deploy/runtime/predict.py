@@ -1,25 +1,33 @@
-"""Images in, one row per image out; an unreadable image costs its own row only."""
+"""Images in, one row per image out; an unreadable image costs its own row only.
+
+A folder of any size streams through: a few batches of images are decoded ahead of the model, and
+each row is written when it is there.
+"""
 
 import csv
 import io
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy import plugins
 from ttl_deploy.errors import UnreadableImageError, UsageError
 from ttl_deploy.files import escape_cell, publish
 from ttl_deploy.pixels import decode
 from ttl_deploy.plugins import Session
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.runtime.artifact import Artifact
+from ttl_deploy.runtime.image_files import count_images, find_images
+from ttl_deploy.runtime.inference import open_safely
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+_BATCHES_AHEAD = 2
+_Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,41 +55,44 @@ class PredictionCounts:
     failed: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionStream:
+    """Predictions that are computed while they are iterated over, once; and how they are computed."""
+
+    answers: Iterator[Prediction | PredictionFailure]
+    images: int
+    runtime: str
+    precision: str
+
+    def __iter__(self) -> Iterator[Prediction | PredictionFailure]:
+        """Go on with the predictions."""
+        return self.answers
+
+
 def predict(
     artifact: Artifact,
     paths: Sequence[Path],
     *,
     target: str = "onnxruntime-cpu",
+    precision: str | None = None,
     threads: int = 1,
     batch: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Prediction | PredictionFailure]:
-    """Predict images and folders of images, in order, as an iterator; `progress` is called with done and total.
+) -> PredictionStream:
+    """Predict images and folders of images, in order; `progress` is called with done and total.
 
-    Raises `UsageError` at once where there is nothing to predict or the batch is too big.
+    At most `4 * batch + threads + 1` decoded images are in memory, however many there are. `threads` are
+    the runtime's; as many decode images meanwhile. Raises `UsageError` at once where there is nothing to
+    predict, the batch is too big, or the precision cannot run.
     """
-    files = find_images(paths)
+    images = count_images(paths)
     limit = artifact.manifest.input.max_batch
     if not 1 <= batch <= limit:
         raise UsageError(f"batch = {batch}: {artifact.manifest.name} takes 1 to {limit} images at a time")
-    session = plugins.load("targets", target)().open(artifact.model_path, threads=threads)
-    return _predictions(artifact, session, files, threads=threads, batch=batch, progress=progress)
-
-
-def find_images(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the given files, and for each folder the image files below it, sorted; `UsageError` if none."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        else:
-            found.append(path)
-    if not found:
-        given = ", ".join(map(str, paths)) or "nothing"
-        raise UsageError(
-            f"no images in {given}: give image files, or folders that hold PNG, JPEG, TIFF, WebP or BMP files"
-        )
-    return tuple(found)
+    session = open_safely(target, artifact.model_path, threads=threads, precision=precision)
+    answers = _predictions(artifact, session, find_images(paths), threads=threads, batch=batch)
+    counted = _count(answers, lambda done: progress(done, max(done, images)), every=batch)
+    return PredictionStream(answers=counted, images=images, runtime=session.runtime, precision=session.precision)
 
 
 def write_predictions(
@@ -111,21 +122,49 @@ def write_predictions(
 
 
 def _predictions(
-    artifact: Artifact,
-    session: Session,
-    files: Sequence[Path],
-    *,
-    threads: int,
-    batch: int,
-    progress: Callable[[int, int], None],
+    artifact: Artifact, session: Session, files: Iterator[Path], *, threads: int, batch: int
 ) -> Iterator[Prediction | PredictionFailure]:
     settings = artifact.manifest.decode
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(files), batch):
-            chunk = files[start : start + batch]
-            decoded = list(pool.map(lambda path: _decode(path, settings), chunk))
-            yield from _answer(artifact, session, chunk, decoded)
-            progress(start + len(chunk), len(files))
+        decoded = _decode_ahead(pool, files, settings, ahead=_BATCHES_AHEAD * batch + threads)
+        try:
+            while chunk := list(islice(decoded, batch)):
+                yield from _answer(artifact, session, chunk)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _decode_ahead(
+    pool: ThreadPoolExecutor, files: Iterator[Path], settings: DecodeSettings, *, ahead: int
+) -> Iterator[tuple[Path, _Pixels | PredictionFailure]]:
+    """Yield files with their pixels, in order, while the next `ahead` are being decoded."""
+    waiting: deque[tuple[Path, Future[_Pixels | PredictionFailure]]] = deque()
+    for path in files:
+        waiting.append((path, pool.submit(_decode, path, settings)))
+        if len(waiting) > ahead:
+            yield _take(waiting)
+    while waiting:
+        yield _take(waiting)
+
+
+def _take(
+    waiting: "deque[tuple[Path, Future[_Pixels | PredictionFailure]]]",
+) -> tuple[Path, _Pixels | PredictionFailure]:
+    path, future = waiting.popleft()
+    return path, future.result()
+
+
+def _count(
+    answers: Iterator[Prediction | PredictionFailure], told: Callable[[int], None], *, every: int
+) -> Iterator[Prediction | PredictionFailure]:
+    """Pass answers on, and tell how many there were `every` so many and at the end."""
+    done = 0
+    for done, answer in enumerate(answers, start=1):
+        yield answer
+        if done % every == 0:
+            told(done)
+    if done % every:
+        told(done)
 
 
 def _decode(path: Path, settings: DecodeSettings) -> NDArray[np.uint8] | PredictionFailure:
@@ -136,24 +175,19 @@ def _decode(path: Path, settings: DecodeSettings) -> NDArray[np.uint8] | Predict
 
 
 def _answer(
-    artifact: Artifact,
-    session: Session,
-    chunk: Sequence[Path],
-    decoded: Sequence[NDArray[np.uint8] | PredictionFailure],
+    artifact: Artifact, session: Session, chunk: Sequence[tuple[Path, _Pixels | PredictionFailure]]
 ) -> Iterator[Prediction | PredictionFailure]:
     """Yield one answer per image of the chunk, in order."""
-    images = [image for image in decoded if not isinstance(image, PredictionFailure)]
-    probabilities = (
-        session.run(np.stack(images)) if images else np.zeros((0, len(artifact.manifest.classes)), np.float32)
-    )
+    classes = artifact.manifest.classes
+    images = [image for _, image in chunk if not isinstance(image, PredictionFailure)]
+    probabilities = session.run(np.stack(images)) if images else np.zeros((0, len(classes)), np.float32)
     rows = zip(probabilities, artifact.decide(probabilities), strict=True)
-    for path, image in zip(chunk, decoded, strict=True):
+    for path, image in chunk:
         if isinstance(image, PredictionFailure):
             yield image
             continue
         values, index = next(rows)
-        name = artifact.manifest.classes[index]
-        yield Prediction(path=path, predicted=name, probabilities=tuple(float(value) for value in values))
+        yield Prediction(path=path, predicted=classes[index], probabilities=tuple(float(value) for value in values))
 
 
 def _row(prediction: Prediction | PredictionFailure, classes: int) -> list[str]:
