@@ -8,7 +8,7 @@ NAME = "doctor"
 
 
 def run(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """Tell which parts are installed, in which versions, and which targets can run here."""
+    """Tell which parts are installed, which targets run here, in which precisions, and what is missing for others."""
     import json
 
     from ttl_deploy.runtime.machine import examine
