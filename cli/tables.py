@@ -130,11 +130,13 @@ def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
     """Print what was shipped."""
     from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
     from ttl_deploy.report.numbers import format_score
+    from ttl_deploy.runtime.precision_words import describe_precision
 
-    size = sum(entry.size_bytes for entry in manifest.files if entry.name.endswith(".onnx"))
-    print(
-        f"{folder / 'model.onnx'}  {size / 1e6:.2f} MB, {manifest.params:,} parameters, {manifest.macs / 1e9:.4g} GMACs"
-    )
+    sizes = {entry.name: entry.size_bytes for entry in manifest.files if entry.name.startswith("model.")}
+    size, name = sum(sizes.values()), next(iter(sizes))
+    print(f"{folder / name}  {size / 1e6:.2f} MB, {manifest.params:,} parameters, {manifest.macs / 1e9:.4g} GMACs")
+    for line in describe_precision(manifest):
+        print(f"  {line}")
     print(f"  input  {manifest.input.name}: uint8 RGB (batch, {manifest.input.height}, {manifest.input.width}, 3)")
     print(f"  output {manifest.output}: {', '.join(manifest.classes)}")
     for score in manifest.scores:
@@ -150,14 +152,15 @@ def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
 
 def print_verification(report: "VerifyReport") -> None:
     """Print parity, and the scores of file and model side by side."""
+
     from ttl_deploy.report.numbers import format_score
+    from ttl_deploy.runtime.precision_words import describe_parity
 
     print(f"{report.artifact} on {report.target}, split {report.split}, {report.images} images")
     if report.parity:
-        parity = report.parity
-        print(f"  compared with {parity.reference}")
-        print(f"  largest difference in probability {parity.max_difference:.2e} (allowed {parity.limit:g})")
-        print(f"  decisions flipped {parity.decisions_flipped} of {parity.images}")
+        print(f"  compared with {report.parity.reference}")
+        for line in describe_parity(report.parity):
+            print(f"  {line}")
     if report.threshold is not None:
         print(f"  decided by the threshold {report.threshold:.4g}")
     if report.near_threshold is not None and report.limit is not None:

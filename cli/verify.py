@@ -19,14 +19,15 @@ def run(
     split: Annotated[
         str | None, typer.Option(help="train, val, test or all [test of the data it was trained on, all of others].")
     ] = None,
-    target: Annotated[str, typer.Option(help="Runtime and device to run on.")] = "onnxruntime-cpu",
+    target: Annotated[str | None, typer.Option(help="Runtime and device to run on [the artifact's own].")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compare an artifact with the trained model: probabilities, flipped decisions, scores side by side.
 
     The trained model's probabilities were recorded at export, by content of the image, so this needs no
-    torch. Exit code 4 if they differ by more than the limit or a decision flips.
+    torch. Exit code 4 if they differ by more than the limit or a decision flips; below fp32, if the gate that the
+    artifact carries does not hold (docs/precision.md).
     """
     import platform
     import re
@@ -37,7 +38,7 @@ def run(
     from ttl_deploy.runtime.artifact import open_artifact
     from ttl_deploy.runtime.verify import verify
 
-    from .progress import show_steps
+    from .progress import say, show_steps
     from .runs import artifact_path, run_of_artifact
     from .tables import print_verification
 
@@ -48,6 +49,8 @@ def run(
     source = data or (settings.data if settings else None)
     if source is None:
         raise UsageError(f"{path} does not lie in a run folder: say with --data which labelled images to verify with")
+    if target is None and opened.target_note:
+        say(opened.target_note)
     with show_steps(f"verifying {opened.manifest.name} with {source}") as update:
         images = _labelled_images(opened, source, split=split, label_col=label_col, settings=settings, update=update)
         report = verify(opened, images, target=target, threads=threads)

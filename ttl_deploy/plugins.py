@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import MissingExtraError, UnknownNameError
-from ttl_deploy.records.artifacts import ArtifactManifest
+from ttl_deploy.records.artifacts import ArtifactManifest, CalibrationImages, Gate, Precision
 from ttl_deploy.records.data import DataWarning, Split
 
 _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -61,7 +61,11 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "local": "ttl_deploy.search.executors.local:LocalExecutor",
             "ray": "ttl_deploy.search.executors.ray_executor:RayExecutor",
         },
-        "formats": {"onnx": "ttl_deploy.export.onnx_format:OnnxFormat"},
+        "formats": {
+            "onnx": "ttl_deploy.export.formats:OnnxFormat",
+            "ort": "ttl_deploy.export.formats:OrtFormat",
+            "openvino": "ttl_deploy.export.formats:OpenvinoFormat",
+        },
         "targets": {
             "onnxruntime-cpu": "ttl_deploy.runtime.targets.onnxruntime_cpu:OnnxRuntimeCpu",
             "openvino-cpu": "ttl_deploy.runtime.targets.openvino_cpu:OpenVinoCpu",
@@ -199,8 +203,32 @@ class Target(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What a file is judged by on validation, and what one of 8 bits takes its ranges from.
+
+    Attributes:
+        images: validation images `(n, H, W, 3)`, with their `labels`, `patients`, and the torch model's
+            `probabilities` `(n, classes)`, calibrated.
+        calibration: training images `(m, H, W, 3)`, described by `calibrated_on`; none where nothing is quantised.
+        gate: what a lower precision must keep.
+        progress: called with the name of a stage, the units done and the units in all.
+    """
+
+    images: NDArray[np.uint8]
+    labels: Sequence[int]
+    patients: Sequence[str]
+    probabilities: NDArray[np.float32]
+    gate: Gate
+    calibration: NDArray[np.uint8]
+    calibrated_on: CalibrationImages
+    progress: Progress = lambda stage, done, total: None
+
+
 class Format(Protocol):
-    """A file format of artifacts."""
+    """A file format of artifacts, and the precisions that it knows."""
+
+    precisions: tuple[Precision, ...]
 
     def export(
         self,
@@ -210,10 +238,12 @@ class Format(Protocol):
         *,
         images: NDArray[np.uint8],
         references: tuple[Sequence[str], NDArray[np.float32]],
+        proof: Proof | None = None,
     ) -> ArtifactManifest:
         """Export a torch model, normalised `(N, 3, H, W)` to logits, and publish it in `folder` if checks pass.
 
-        `images` are real ones `(n, H, W, 3)` to check with; `references` are content hashes and the torch
+        In the precision that the manifest asks for; below fp32 that takes a `proof`. `images` are real ones
+        `(n, H, W, 3)` to check with; `references` are content hashes and the torch
         model's probabilities for them, to verify with later. Raises `GateError` and publishes nothing otherwise.
         """
         ...

@@ -68,7 +68,7 @@ def shipped_manifest():
     return ArtifactManifest(
         name="smallnet-stem",
         format="onnx",
-        precision="",
+        precision="fp32",
         model=ModelSpec(backbone="smallnet", cut="stem", classes=3, image_size=SIDE),
         classes=classes,
         decode=DecodeSettings(image_size=SIDE, fit="pad"),

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ttl_deploy.errors import DataError
+from ttl_deploy.export.formats import OnnxFormat
 from ttl_deploy.export.model_card import render_model_card
-from ttl_deploy.export.onnx_format import OnnxFormat
 from ttl_deploy.export.onnx_writer import export_for_timing, make_deployable, write_onnx
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import InputSpec, Parity

@@ -15,9 +15,9 @@ from torch import nn
 from ttl_deploy import plugins
 from ttl_deploy.errors import GateError, UsageError
 from ttl_deploy.evidence.calibration import apply_temperature
-from ttl_deploy.export import onnx_format
+from ttl_deploy.export import publishing, writer
+from ttl_deploy.export.formats import OnnxFormat
 from ttl_deploy.export.golden import golden_images
-from ttl_deploy.export.onnx_format import OnnxFormat
 from ttl_deploy.files import sha256_bytes, sha256_file
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import Calibration, Parity
@@ -49,7 +49,7 @@ def quick_export(monkeypatch, exported, shipped_manifest, real_images):
         onnx.save(model, path)
         return model
 
-    monkeypatch.setattr(onnx_format, "write_onnx", write)
+    monkeypatch.setattr(writer, "write_onnx", write)
 
     def export(net, folder, **options):
         given = {"images": real_images, "references": (SHAS, PROBABILITIES), **options}
@@ -92,8 +92,8 @@ def test_golden_images_and_check_are_of_the_calibrated_model(new_net, shipped_ma
     )
     artifact = open_artifact(tmp_path / "stem")
     images, probabilities = artifact.golden()
-    plain = onnx_format.make_deployable(new_net(), mean=artifact.manifest.input.mean, std=artifact.manifest.input.std)
-    own = onnx_format.torch_probabilities(plain, images)
+    plain = writer.make_deployable(new_net(), mean=artifact.manifest.input.mean, std=artifact.manifest.input.std)
+    own = writer.torch_probabilities(plain, images)
     np.testing.assert_allclose(probabilities, apply_temperature(own, 3.0), atol=1e-6)
     assert check_golden(artifact, OnnxRuntimeCpu().open(artifact.model_path, threads=1)).passed
     assert codec.load(Parity, tmp_path / "stem" / "verify.json").passed
@@ -189,7 +189,7 @@ def test_a_model_that_always_says_the_same_is_not_published(new_net, shipped_man
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_new_export_replaces_the_old_one_whole(quick_export, new_net, tmp_path, monkeypatch, atomic):
     if not atomic:
-        monkeypatch.setattr(onnx_format, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(publishing, "_exchange", lambda a, b: False)
     first = quick_export(new_net(), tmp_path / "stem")
     (tmp_path / "stem" / "model_card.md").write_text("old")
     second = quick_export(new_net(), tmp_path / "stem", references=([SHAS[0]], PROBABILITIES[:1]))
@@ -243,12 +243,12 @@ def test_arguments_that_do_not_fit_are_refused(quick_export, new_net, tmp_path, 
 
 
 def test_a_crash_of_the_runtime_is_a_gate_error(quick_export, new_net, tmp_path, monkeypatch):
-    crash = onnx_format.run_isolated
+    crash = writer.run_isolated
 
     def run(function, *arguments, **options):
         return crash(os._exit, 9, **options)
 
-    monkeypatch.setattr(onnx_format, "run_isolated", run)
+    monkeypatch.setattr(writer, "run_isolated", run)
     with pytest.raises(GateError, match="cannot run the exported file on onnxruntime-cpu: the child process exited"):
         quick_export(new_net(), tmp_path / "stem")
     assert list(tmp_path.iterdir()) == []

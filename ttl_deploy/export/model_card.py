@@ -3,6 +3,8 @@
 from ttl_deploy.records.artifacts import SHIFTED, ArtifactManifest, Calibration, CalibrationEffect, Parity
 from ttl_deploy.records.data import DataFingerprint
 from ttl_deploy.records.scores import Score
+from ttl_deploy.runtime.artifact import FILES
+from ttl_deploy.runtime.precision_words import describe_attempt, describe_parity, describe_precision
 
 
 def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
@@ -17,6 +19,7 @@ def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
         f"## Data\n\n{_data(manifest.data)}",
         f"## Costs\n\n{manifest.params:,} parameters, {manifest.macs:,} multiply-accumulates per image. "
         "Latency depends on the machine: measure it with `ttl-deploy bench` on yours.",
+        f"## Precision\n\n{_precision(manifest)}",
         f"## Use\n\n{_use(manifest)}",
         f"## Checked before publication\n\n{_parity(parity)}",
         f"## Limits\n\n{_limits(manifest)}",
@@ -52,8 +55,8 @@ def _what(manifest: ArtifactManifest) -> str:
     )
     return (
         f"A classifier of medical images: the backbone `{manifest.model.backbone}`, cut at `{manifest.model.cut}`, "
-        f"with a new head, trained by `{manifest.strategy}` (seed {manifest.seed}) and exported as ONNX "
-        f"in {manifest.precision}.\n\n"
+        f"with a new head, trained by `{manifest.strategy}` (seed {manifest.seed}) and exported as "
+        f"{_FORMATS[manifest.format]} in {manifest.precision}.\n\n"
         f"Classes: {classes}. Decision: {rule}."
     )
 
@@ -148,17 +151,35 @@ probabilities `(batch, {len(manifest.classes)})`. Its
 normalisation is {manifest.input.normalisation}. Images are brought to size with Pillow, bicubic, `{fit}`:
 
 ```python
-import numpy as np, onnxruntime
+import numpy as np, {_MODULES[manifest.format]}
 from PIL import Image, ImageOps
 {_resize_code(fit, size)}
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+{_open_code(manifest)}
 image = fit(Image.open("image.png").convert("RGB"))
 batch = np.asarray(image, dtype=np.uint8)[None]
-probabilities = session.run(["{manifest.output}"], {{"{manifest.input.name}": batch}})[0][0]
+{_run_code(manifest)}
 print(dict(zip({list(manifest.classes)!r}, probabilities.tolist())))
 ```
 
 `ttl-deploy predict` does the same from files, with the exact pixel rules of training (16-bit images, orientation)."""
+
+
+_FORMATS = {"onnx": "ONNX", "ort": "ONNX for ONNX Runtime's CPU kernels", "openvino": "OpenVINO IR"}
+_MODULES = {"onnx": "onnxruntime", "ort": "onnxruntime", "openvino": "openvino"}
+
+
+def _open_code(manifest: ArtifactManifest) -> str:
+    name = FILES[manifest.format][0]
+    if manifest.format != "openvino":
+        return f'session = onnxruntime.InferenceSession("{name}", providers=["CPUExecutionProvider"])'
+    hint = "bf16" if manifest.precision == "bf16" else "f32"
+    return f'model = openvino.compile_model("{name}", "CPU", {{"INFERENCE_PRECISION_HINT": "{hint}"}})'
+
+
+def _run_code(manifest: ArtifactManifest) -> str:
+    if manifest.format != "openvino":
+        return f'probabilities = session.run(["{manifest.output}"], {{"{manifest.input.name}": batch}})[0][0]'
+    return f'probabilities = model({{"{manifest.input.name}": batch}})["{manifest.output}"][0]'
 
 
 def _resize_code(fit: str, size: int) -> str:
@@ -171,10 +192,17 @@ def _resize_code(fit: str, size: int) -> str:
 
 
 def _parity(parity: Parity) -> str:
-    return (
-        f"Against {parity.reference}: {parity.images} images, largest difference in probability "
-        f"{parity.max_difference:.2g} (allowed {parity.limit:g}), {parity.decisions_flipped} decisions changed."
-    )
+    lines = "\n".join(f"- {line}" for line in describe_parity(parity))
+    return f"Against {parity.reference}, {parity.images} images:\n\n{lines}"
+
+
+def _precision(manifest: ArtifactManifest) -> str:
+    told = ". ".join(_plain(line) for line in describe_precision(manifest))
+    if manifest.precision == "bf16":
+        told += ". The weights in the file are fp32: ask the runtime for bf16, as `ttl-deploy predict` does"
+    tries = manifest.quantisation.attempts if manifest.quantisation else ()
+    rows = "".join(f"\n- {_plain(describe_attempt(attempt))}" for attempt in tries)
+    return f"{told}." + (f"\n\nTried, in this order:\n{rows}" if rows else "")
 
 
 def _origin(manifest: ArtifactManifest) -> str:

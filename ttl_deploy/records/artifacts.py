@@ -1,12 +1,20 @@
 """What is shipped and what was measured on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, get_args
 
 from ttl_deploy.records.data import DataFingerprint, DecodeSettings, Split
 from ttl_deploy.records.models import InputConvention, ModelSpec
-from ttl_deploy.records.scores import Score
+from ttl_deploy.records.scores import Needed, PairedDifference, Score
+
+FileFormat = Literal["onnx", "ort", "openvino"]
+Precision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+MAX_DROP = 0.005
+"""The largest loss of AUROC by a lower precision that is allowed unless the user says otherwise."""
+MIN_AGREEMENT = 0.98
+"""The smallest share of decisions that a lower precision must leave as they were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +136,93 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What a file of lower precision must keep of the trained model, at its export and whenever it is verified.
+
+    Attributes:
+        max_drop: the loss of AUROC that the paired interval at `level` must exclude.
+        min_agreement: share of decisions that must be the model's.
+        golden_limit: how far answers to the synthetic images may lie from those recorded of this very file, on the
+            target it was exported for.
+        foreign_golden_limit: the same on other targets, which round elsewhere.
+    """
+
+    max_drop: float
+    min_agreement: float = MIN_AGREEMENT
+    level: float = 0.95
+    golden_limit: float = 0.02
+    foreign_golden_limit: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_drop < 0.5:
+            raise ValueError(f"max_drop = {self.max_drop}: give a loss of AUROC above 0 and below 0.5, such as 0.005")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Where a file was run, and which precision the runtime said it computed in.
+
+    `layers` counts convolutions and matrix products by the type they were executed in.
+    """
+
+    target: str
+    runtime: str
+    precision: str
+    layers: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try to make a file of lower precision: how, what stayed in single precision, and how it did.
+
+    `sqnr_db` is the power of the centred log-probabilities over that of their error. `auroc_low` is the lower bound
+    of the AUROC difference to the model; None where there was none.
+    """
+
+    recipe: str
+    kept: tuple[str, ...]
+    size_bytes: int
+    max_difference: float
+    sqnr_db: float | None
+    agreement: float
+    auroc_difference: float | None
+    auroc_low: float | None
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationImages:
+    """The training images whose activations set the ranges of 8-bit numbers.
+
+    `sha256` is the hash of the images' sorted content hashes, one per line.
+    """
+
+    split: Split
+    images: int
+    patients: int
+    per_class: tuple[int, ...]
+    seed: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantisation:
+    """How a file came to its 8-bit numbers: recipe, calibration images, layers kept in fp32, all that was tried."""
+
+    recipe: str
+    calibration: CalibrationImages
+    kept: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    single_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactManifest:
     """`manifest.json` of an artifact: what the file is, what it expects, how good it was.
 
-    The same JSON, without `files`, stands in the ONNX file's metadata under `ttl_deploy`.
+    The same JSON, without `files`, stands in the model file's metadata under `ttl_deploy`. `precision` is what was
+    asked for, `executed` what really ran where the file was checked; `gate` what a lower precision must keep, and
+    `quantisation` how it was made. The last three are None in older artifacts, and the last two in single precision.
     `output` is the name of the probabilities `(batch, classes)`, which sum to 1 and are calibrated if
     `calibration` says so; `scores` are of these. `decision` says how a probability becomes a class: `argmax`, or for
     two classes `threshold`; `operating_point` says how that was chosen. Both are None in artifacts
@@ -139,8 +230,8 @@ class ArtifactManifest:
     """
 
     name: str
-    format: Literal["onnx"]
-    precision: str
+    format: FileFormat
+    precision: Precision
     model: ModelSpec
     classes: tuple[str, ...]
     decode: DecodeSettings
@@ -164,6 +255,9 @@ class ArtifactManifest:
     files: tuple[FileEntry, ...] = ()
     calibration: Calibration | None = None
     operating_point: OperatingPoint | None = None
+    executed: Execution | None = None
+    gate: Gate | None = None
+    quantisation: Quantisation | None = None
 
     @property
     def temperature(self) -> float:
@@ -172,8 +266,29 @@ class ArtifactManifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AurocDrop:
+    """The AUROC of a file and of the model on the same labelled images, and the paired interval of the difference.
+
+    `difference` is file minus model; None, as are the values, where it cannot be told, for the `reason`. `needed`
+    says how much data would decide, where the interval is too wide.
+    """
+
+    file: float | None
+    model: float | None
+    difference: PairedDifference | None
+    images: int
+    patients: int
+    reason: str = ""
+    needed: Needed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How far a built model's probabilities lie from the reference's, and how many decisions differ."""
+    """How far a built model's probabilities lie from the reference's, and how many decisions differ.
+
+    `percentiles` are the 50th, 95th and 99th of the images' largest differences. `limit` judges files in single
+    precision; those of lower precision have a `gate` instead. `executed` says what ran.
+    """
 
     images: int
     max_difference: float
@@ -181,11 +296,65 @@ class Parity:
     decisions_flipped: int
     limit: float
     reference: str
+    percentiles: tuple[float, float, float] | None = None
+    sqnr_db: float | None = None
+    auroc: AurocDrop | None = None
+    gate: Gate | None = None
+    executed: Execution | None = None
+
+    @property
+    def agreement(self) -> float:
+        """Share of decisions that are the reference's."""
+        return 1 - self.decisions_flipped / self.images if self.images else 0.0
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Say what is not as it must be; nothing where all is."""
+        return self._strict_failures() if self.gate is None else self._gate_failures(self.gate)
 
     @property
     def passed(self) -> bool:
-        """Whether every probability lies within the limit and no decision differs."""
-        return self.max_difference <= self.limit and self.decisions_flipped == 0
+        """Whether every probability lies within the limit and no decision differs; or else whether the gate holds."""
+        return not self.failures
+
+    def _strict_failures(self) -> tuple[str, ...]:
+        found = []
+        if not self.max_difference <= self.limit:
+            found.append(f"probabilities differ by up to {self.max_difference:.2g} (allowed {self.limit:g})")
+        if self.decisions_flipped:
+            found.append(f"{self.decisions_flipped} of {self.images} decisions changed")
+        return tuple(found)
+
+    def _gate_failures(self, gate: Gate) -> tuple[str, ...]:
+        found = []
+        if not self.agreement >= gate.min_agreement:
+            found.append(
+                f"{self.decisions_flipped} of {self.images} decisions changed, {self.agreement:.2%} are the same "
+                f"(asked for {gate.min_agreement:.0%})"
+            )
+        difference = self.auroc.difference if self.auroc else None
+        if difference is None:
+            reason = self.auroc.reason if self.auroc else "the images have no labels"
+            found.append(f"the loss of AUROC cannot be told: {reason}")
+        elif not difference.low > -gate.max_drop:
+            found.append(_tell_drop(difference, gate, self.auroc))
+        return tuple(found)
+
+
+def _tell_drop(difference: PairedDifference, gate: Gate, auroc: AurocDrop | None) -> str:
+    told = (
+        f"the AUROC differs by {difference.value:+.4f}, {difference.level:.0%} interval {difference.low:+.4f} to "
+        f"{difference.high:+.4f}, which does not exclude a loss of {gate.max_drop:g}"
+    )
+    if auroc is None or difference.value <= -gate.max_drop:
+        return told
+    needed = auroc.needed
+    more = (
+        "more images than can be told"
+        if needed is None
+        else f"about {needed.patients} patients with {needed.positives} images of the rarer class"
+    )
+    return f"{told}; {auroc.images} images of {auroc.patients} patients are too few, {more} would decide"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +365,8 @@ class VerifyReport:
     `file_scores_with_reference` (what to lay beside the model's). `parity` is None where no image
     has a reference; the last two are then empty. All decide by `threshold`, or by the most probable class where
     that is None. `near_threshold` counts the images on which a difference within `limit` could change the decision;
-    None in reports that were made before it was counted.
+    None in reports that were made before it was counted. `precision` is what the artifact asks for, `executed` what
+    the runtime says it computed in; `golden` is how the synthetic images did.
     """
 
     artifact: str
@@ -213,3 +383,6 @@ class VerifyReport:
     threshold: float | None = None
     near_threshold: int | None = None
     limit: float | None = None
+    precision: str = ""
+    executed: Execution | None = None
+    golden: Parity | None = None

@@ -8,7 +8,7 @@ import msgspec
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import DataError, NoRunError
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
+from ttl_deploy.records.artifacts import ArtifactManifest, Parity, VerifyReport
 from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
@@ -19,6 +19,7 @@ from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.report.story import ExportStory, RunStory
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime import stored_subgroups
+from ttl_deploy.runtime.artifact import sha256_of_model
 from ttl_deploy.search import findings
 from ttl_deploy.search.stages import describe_stages
 
@@ -88,13 +89,14 @@ def _curve(path: Path) -> tuple[EpochRecord, ...]:
 def _export(run: RunFolder, folder: Path) -> ExportStory:
     """Gather an artifact with the newest verification of its file, and all its benchmarks."""
     manifest = codec.load(ArtifactManifest, folder / "manifest.json")
-    model = next(entry.sha256 for entry in manifest.files if entry.name == "model.onnx")
+    model = sha256_of_model(manifest)
     measured = sorted((run.path / "bench").glob("*/*.json"), key=lambda path: path.stat().st_mtime_ns)
     verified = [codec.load(VerifyReport, path) for path in measured if path.name.startswith("verify-")]
     benches = [codec.load(BenchReport, path) for path in measured if not path.name.startswith("verify-")]
     ours = [report for report in verified if report.artifact_sha256 == model]
     return ExportStory(
         manifest=manifest,
+        parity=codec.load(Parity, folder / "verify.json") if (folder / "verify.json").exists() else None,
         verification=ours[-1] if ours else None,
         benchmarks=tuple(bench for bench in benches if any(row.artifact_sha256 == model for row in bench.rows)),
     )

@@ -25,6 +25,7 @@ from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.subgroup_plot import draw_subgroups
 from ttl_deploy.report.tables import left_out
+from ttl_deploy.runtime.precision_words import describe_attempt, describe_parity, describe_precision
 
 _MAIN_METRICS: tuple[Metric, ...] = ("auprc", "accuracy")
 """What the table of all cuts shows beside the AUROC; the chosen one and the reference are shown with every metric."""
@@ -44,6 +45,9 @@ _FILTERS = {
     "auroc": auroc_of,
     "calibration": describe_calibration,
     "operating_point": describe_operating_point,
+    "precision": describe_precision,
+    "parity": describe_parity,
+    "attempt": describe_attempt,
 }
 
 

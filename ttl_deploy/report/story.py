@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
+from ttl_deploy.records.artifacts import ArtifactManifest, Parity, VerifyReport
 from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.data import DataFingerprint, DataWarning
 from ttl_deploy.records.openings import EarlierOpenings
@@ -25,9 +25,13 @@ from ttl_deploy.records.weights import WeightsUsed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportStory:
-    """One exported artifact, with its verification and benchmarks as far as they were made."""
+    """One exported artifact, with its verification and benchmarks as far as they were made.
+
+    `parity` is what it was published on; None where that file is not there.
+    """
 
     manifest: ArtifactManifest
+    parity: Parity | None = None
     verification: VerifyReport | None = None
     benchmarks: tuple[BenchReport, ...] = ()
 

@@ -7,17 +7,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy import plugins
 from ttl_deploy.errors import DataError
 from ttl_deploy.evidence.intervals import scores
 from ttl_deploy.evidence.operating_point import count_near
 from ttl_deploy.plugins import Session
-from ttl_deploy.records.artifacts import Parity, VerifyReport
+from ttl_deploy.records.artifacts import ArtifactManifest, Parity, VerifyReport
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Score
 from ttl_deploy.runtime.artifact import Artifact
-from ttl_deploy.runtime.inference import run_batches
-from ttl_deploy.runtime.parity import PARITY_LIMIT, compare
+from ttl_deploy.runtime.inference import open_safely, run_batches
+from ttl_deploy.runtime.parity import PARITY_LIMIT, Truth, compare, describe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +42,7 @@ def verify(
     artifact: Artifact,
     data: LabelledImages,
     *,
-    target: str = "onnxruntime-cpu",
+    target: str | None = None,
     threads: int = 1,
     limit: float = PARITY_LIMIT,
     extra_references: Mapping[str, NDArray[np.float32]] | None = None,
@@ -51,13 +50,18 @@ def verify(
     """Run the file over labelled images and compare it with the torch model's recorded probabilities.
 
     References are the artifact's own and `extra_references`, by content hash: what the model says at the file's
-    temperature. Scores and flips rest on the decisions that the manifest prescribes. It passes when the
-    golden images agree within `limit`, and so do all images that have a reference, no decision
-    differing. Raises `DataError` where the data's classes are not the artifact's.
+    temperature. Scores and flips rest on the decisions that the manifest prescribes. Without a `target` it is the
+    artifact's own. A file in single precision passes when the golden images agree within `limit`, and so do all
+    images that have a reference, no decision differing. One of lower precision passes when the golden images agree
+    with what this very file said of them at its export, and the manifest's gate holds on the images that have a
+    reference, of which there must be some. Raises `DataError` where the data's classes are not the
+    artifact's, and what `open_safely` raises.
     """
     _check_data(artifact, data)
-    session = plugins.load("targets", target)().open(artifact.model_path, threads=threads)
-    golden = check_golden(artifact, session, limit=limit)
+    manifest, target = artifact.manifest, target or artifact.default_target
+    session = open_safely(target, artifact.model_path, threads=threads, precision=manifest.precision)
+    executed = describe(session, target)
+    golden = check_golden(artifact, session, limit=limit, target=target)
     probabilities = run_batches(session, data.images, max_batch=artifact.manifest.input.max_batch)
     if len(probabilities) != len(data.labels):
         raise DataError(
@@ -66,10 +70,19 @@ def verify(
     known = artifact.references() | dict(extra_references or {})
     rows = [i for i, sha256 in enumerate(data.sha256s) if sha256 in known]
     expected = np.stack([known[data.sha256s[i]] for i in rows]) if rows else None
-    parity, threshold = None, artifact.manifest.threshold
+    parity, threshold = None, manifest.threshold
     if expected is not None:
         words = f"the torch model's recorded probabilities, {len(rows)} of {len(data.labels)} images"
-        parity = compare(probabilities[rows], expected, artifact.manifest, limit=limit, reference=words)
+        parity = compare(
+            probabilities[rows],
+            expected,
+            manifest,
+            limit=limit,
+            reference=words,
+            truth=_truth(data, rows),
+            gate=manifest.gate,
+            executed=executed,
+        )
     return VerifyReport(
         artifact=artifact.manifest.name,
         artifact_sha256=artifact.model_sha256,
@@ -80,19 +93,36 @@ def verify(
         file_scores=_scores(probabilities, data, threshold=threshold),
         model_scores=_scores(expected, data, rows, threshold=threshold),
         file_scores_with_reference=_scores(probabilities[rows], data, rows, threshold=threshold) if rows else (),
-        passed=golden.passed and (parity is None or parity.passed),
-        note=_note(golden, parity, data, found=len(rows)),
+        passed=golden.passed and (manifest.gate is None if parity is None else parity.passed),
+        note=_note(golden, parity, data, manifest, found=len(rows)),
         threshold=threshold,
         near_threshold=count_near(probabilities, threshold, limit=limit),
         limit=limit,
+        precision=manifest.precision,
+        executed=executed,
+        golden=golden,
     )
 
 
-def check_golden(artifact: Artifact, session: Session, *, limit: float = PARITY_LIMIT) -> Parity:
-    """Compare an opened model with what the torch model said of the artifact's synthetic images."""
+def check_golden(
+    artifact: Artifact, session: Session, *, limit: float = PARITY_LIMIT, target: str | None = None
+) -> Parity:
+    """Compare an opened model with what was recorded of the artifact's synthetic images.
+
+    In single precision that is what the torch model said of them. Below, it is what this very file said at its
+    export, within limits that the manifest holds: a wrong file shows there long before decisions change. `target` is
+    what the session was opened on, by default the artifact's own.
+    """
     images, expected = artifact.golden()
     given = run_batches(session, images, max_batch=artifact.manifest.input.max_batch)
     words = f"the torch model's recorded probabilities, {len(images)} synthetic images"
+    own, gate = artifact.golden_of_file(), artifact.manifest.gate
+    if own is not None and gate is not None:
+        expected, words = own, f"what this file said at its export, {len(images)} synthetic images"
+        at_home = artifact.manifest.executed is None or artifact.manifest.executed.target == (
+            target or artifact.default_target
+        )
+        limit = gate.golden_limit if at_home else gate.foreign_golden_limit
     return compare(given, expected, artifact.manifest, limit=limit, reference=words, count_flips=False)
 
 
@@ -131,11 +161,28 @@ def _scores(
     )
 
 
-def _note(golden: Parity, parity: Parity | None, data: LabelledImages, *, found: int) -> str:
+def _truth(data: LabelledImages, rows: list[int]) -> Truth:
+    return Truth(
+        labels=[data.labels[i] for i in rows],
+        patients=[data.patients[i] for i in rows],
+        split="train" if data.split == "all" else data.split,
+    )
+
+
+def _note(
+    golden: Parity, parity: Parity | None, data: LabelledImages, manifest: ArtifactManifest, *, found: int
+) -> str:
     sentences = []
+    if parity is not None and not parity.passed and manifest.gate is not None:
+        sentences.append(f"The gate does not hold: {'; '.join(parity.failures)}.")
+    if parity is None and manifest.gate is not None:
+        sentences.append(
+            f"A file in {manifest.precision} is judged by images with a recorded reference: "
+            "verify it with the data it was trained on."
+        )
     if not golden.passed:
         sentences.append(
-            f"The golden images differ from the torch model by up to {golden.max_difference:.2g} "
+            f"The golden images differ from {golden.reference.partition(',')[0]} by up to {golden.max_difference:.2g} "
             f"(allowed {golden.limit:g}): this runtime does not compute the exported model."
         )
     if parity is None:

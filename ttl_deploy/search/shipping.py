@@ -4,6 +4,7 @@ import platform
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,19 @@ from numpy.typing import NDArray
 from ttl_deploy import __version__, plugins
 from ttl_deploy.data.cache import open_cache
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest
-from ttl_deploy.errors import NoRunError, UnknownNameError
+from ttl_deploy.errors import NoRunError, UnknownNameError, UsageError
 from ttl_deploy.evidence import operating_point
 from ttl_deploy.models import truncation, weights
+from ttl_deploy.plugins import Progress
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import ArtifactManifest, InputSpec
+from ttl_deploy.records.artifacts import MAX_DROP, PRECISIONS, ArtifactManifest, Gate, InputSpec, Precision
 from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Manifest, Split
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.scores import Choice, FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.search import calibrating, findings
+from ttl_deploy.search import calibrating, findings, proving
 from ttl_deploy.search.calibrating import Settled
 from ttl_deploy.search.findings import Found
 from ttl_deploy.training.loop import WEIGHTS
@@ -46,22 +48,30 @@ def ship(
     run: RunFolder,
     *,
     format_name: str = "onnx",
+    precision: str = "fp32",
+    max_drop: float = MAX_DROP,
     cut: str | None = None,
     strategy: str | None = None,
     seed: int | None = None,
     operating_rule: str = "argmax",
     calibrate: bool = True,
+    progress: Progress = lambda stage, done, total: None,
 ) -> Shipped:
     """Export the chosen model of a run, or that of another trained candidate, and publish it if it passes its checks.
 
     Without a `cut` it is the chosen one, without a `strategy` the one that did best at the named cut.
     `operating_rule` is how the file decides, as `operating_point.parse_rule` reads it. Temperature and threshold are
-    fitted on validation alone. Raises `UnknownNameError` for a format, cut, strategy, seed or rule that is not
-    there, what `choose_operating_point` raises, and `GateError`, publishing nothing, where the file does
-    not do what the model does.
+    fitted on validation alone. `max_drop` is the loss of AUROC that a precision below fp32 must exclude. Raises
+    `UnknownNameError` for a format, precision, cut, strategy, seed or rule that is not there, `UsageError` for a
+    precision that the format does not know, what `choose_operating_point` raises, and `GateError`, publishing
+    nothing, where the file does not do what the model does.
     """
     rule = operating_point.parse_rule(operating_rule)
     exporter = plugins.load("formats", format_name)()
+    plan = _Plan(
+        exporter=exporter, format_name=format_name, precision=_parse_precision(precision), gate=_parse_gate(max_drop)
+    )
+    plan.check()
     found = findings.read(run)
     if cut is None and found.choice is None:
         raise NoRunError(f"{run.path} is not finished, so nothing is chosen yet: resume it, or name a --cut")
@@ -73,7 +83,44 @@ def ship(
     if seed not in keys:
         raise UnknownNameError("trained seed", str(seed), map(str, keys))
     settled = _settle(run, keys[seed], rule=rule, calibrate=calibrate)
-    return replace(_export(run, exporter, point, keys[seed], settled), note=note)
+    return replace(_export(run, plan, point, keys[seed], settled, progress), note=note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What kind of file is made, and what it must keep."""
+
+    exporter: plugins.Format
+    format_name: str
+    precision: Precision
+    gate: Gate
+
+    def check(self) -> None:
+        """Refuse a precision that the format does not know, before anything is computed."""
+        if self.precision not in self.exporter.precisions:
+            known = " or ".join(self.exporter.precisions)
+            told = f"--format {self.format_name} --precision {self.precision}: {self.format_name} can be {known}"
+            bf16 = self.precision == "bf16"
+            raise UsageError(told + ("; for bf16 choose --format openvino" if bf16 else ""))
+
+    def folder(self, exports: Path) -> Path:
+        """Return the artifact's folder: `exports` itself for ONNX in single precision, one beside it for all else."""
+        if (self.format_name, self.precision) == ("onnx", "fp32"):
+            return exports
+        return exports.with_name(f"{exports.name}-{self.format_name}-{self.precision}")
+
+
+def _parse_precision(given: str) -> Precision:
+    if given not in PRECISIONS:
+        raise UnknownNameError("precision", given, PRECISIONS)
+    return given
+
+
+def _parse_gate(max_drop: float) -> Gate:
+    try:
+        return Gate(max_drop=max_drop)
+    except ValueError as error:
+        raise UsageError(f"--max-drop: {error}") from error
 
 
 def find_candidate(found: Found, cut: str | None, strategy: str | None) -> tuple[Candidate, str]:
@@ -123,19 +170,28 @@ def _settle(run: RunFolder, key: str, *, rule: operating_point.Rule, calibrate: 
     )
 
 
-def _export(run: RunFolder, exporter: plugins.Format, point: FrontPoint, key: str, settled: Settled) -> Shipped:
+def _export(run: RunFolder, plan: _Plan, point: FrontPoint, key: str, settled: Settled, progress: Progress) -> Shipped:
     trial = codec.load(Trial, run.trial(key) / "trial.json")
     result = codec.load(TrialResult, run.trial(key) / "result.json")
     data = load_manifest(run.data)
     model = truncation.build(trial.model)
     weights.load_weights(model, run.trial(key) / WEIGHTS)
-    folder = run.export(trial.candidate)
-    manifest = exporter.export(
+    folder = plan.folder(run.export(trial.candidate))
+    described = _describe(run, trial, result, point, data, settled, name=f"{trial.model.backbone}-{folder.name}")
+    manifest = plan.exporter.export(
         model.eval(),
-        _describe(run, trial, result, point, data, settled, name=f"{trial.model.backbone}-{folder.name}"),
+        replace(described, precision=plan.precision),
         folder,
         images=_check_images(run, data),
         references=_references(settled, data),
+        proof=proving.gather(
+            data,
+            open_cache(data, run.settings().decode),
+            settled.probabilities["val"],
+            precision=plan.precision,
+            gate=plan.gate,
+            progress=progress,
+        ),
     )
     return Shipped(folder=folder, manifest=manifest)
 
@@ -195,7 +251,9 @@ def _scored_splits(run: RunFolder, key: str) -> tuple[Split, ...]:
 
 def _versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
-    return {"ttl-deploy": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+    optional = tuple(name for name in ("openvino", "nncf") if find_spec(name) is not None)
+    own = {"ttl-deploy": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in (*packages, *optional)}
 
 
 def _check_images(run: RunFolder, data: Manifest) -> NDArray[np.uint8]:

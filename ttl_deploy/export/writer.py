@@ -1,0 +1,365 @@
+"""The way of every artifact: make, check, describe, check again, publish whole or not at all."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ttl_deploy.errors import GateError, UsageError
+from ttl_deploy.export.golden import golden_images
+from ttl_deploy.export.model_card import render_model_card
+from ttl_deploy.export.onnx_writer import INPUT, MAX_BATCH, OPSET, OUTPUT, Deployable, make_deployable, write_onnx
+from ttl_deploy.export.publishing import describe_file, put_in_place, refuse_foreign_files, staged, write_arrays
+from ttl_deploy.files import make_folder, publish_text
+from ttl_deploy.models.input_conventions import describe_convention
+from ttl_deploy.plugins import Proof
+from ttl_deploy.processes import run_isolated, value_of
+from ttl_deploy.records import codec
+from ttl_deploy.records.artifacts import (
+    ArtifactManifest,
+    FileFormat,
+    Gate,
+    InputSpec,
+    Parity,
+    Precision,
+    Quantisation,
+)
+from ttl_deploy.records.models import InputConvention
+from ttl_deploy.runtime.artifact import (
+    FILES,
+    GOLDEN,
+    MANIFEST,
+    METADATA_KEY,
+    MODEL_CARD,
+    PARITY,
+    REFERENCE,
+    default_target,
+    open_artifact,
+)
+from ttl_deploy.runtime.parity import Answered, Truth, answer, compare
+
+REFERENCE_TARGET = "onnxruntime-cpu"
+IR_VERSION = 10
+_GATE_BATCH = 16
+_SMALL_BATCH_IMAGES = 4
+_TIMEOUT_S = 1800.0
+_CONSTANT_BELOW = 1e-7
+_LEAST_FOREIGN_LIMIT = 0.05
+_LARGEST_FOREIGN_LIMIT = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A model that was made, its first file; below fp32 also how it did on validation, and how it was quantised."""
+
+    model: Path
+    parity: Parity | None = None
+    quantisation: Quantisation | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """What a format makes its file from: the checked ONNX file in single precision, and how to judge another."""
+
+    source: Path
+    manifest: ArtifactManifest
+    proof: Proof | None
+
+    @property
+    def precision(self) -> Precision:
+        """What is to be made."""
+        return self.manifest.precision
+
+    @property
+    def checked_proof(self) -> Proof:
+        """The proof; raises `UsageError` where there is none, which a lower precision needs."""
+        if self.proof is None or (self.precision == "int8" and not len(self.proof.calibration)):
+            raise UsageError(
+                f"{self.precision} needs labelled validation images to be judged by"
+                + (", and training images to calibrate with" if self.precision == "int8" else "")
+            )
+        return self.proof
+
+    def judge(self, model: Path) -> Parity:
+        """Run a file over the proof's validation images, in a child process, and compare it with the torch model."""
+        proof = self.checked_proof
+        proof.progress(f"checking {self.precision} on {len(proof.images)} validation images", 0, 1)
+        answered = run_file(model, self.manifest, proof.images)
+        return _compare_with_truth(answered, self.manifest, proof, gate=proof.gate)
+
+
+def export_artifact(
+    model: nn.Module,
+    manifest: ArtifactManifest,
+    folder: Path,
+    *,
+    images: NDArray[np.uint8],
+    references: tuple[Sequence[str], NDArray[np.float32]],
+    proof: Proof | None,
+    limit: float,
+    format_name: FileFormat,
+    make: Callable[[Writing], Made],
+    stamp: Callable[[Path, Path, dict[str, str]], None],
+) -> ArtifactManifest:
+    """Export a model as a format makes and stamps it; the rest as of the formats' `export`."""
+    _check_arguments(manifest, folder, images=images, references=references)
+    deployable = make_deployable(
+        model, mean=manifest.input.mean, std=manifest.input.std, temperature=manifest.temperature
+    )
+    filled = _fill(manifest, format_name)
+    with staged(folder) as stage:
+        work = make_folder(stage / "work")
+        source = work / "single.onnx"
+        _write_source(deployable, filled, source)
+        golden = _ask_torch(deployable, filled)
+        single = replace(filled, format="onnx", precision="fp32")
+        strict = _check_single(source, deployable, single, images=images, golden=golden, limit=limit)
+        made = make(Writing(source=source, manifest=filled, proof=proof))
+        if filled.precision == "fp32" and made.model != source:
+            strict = _check_single(made.model, deployable, filled, images=images, golden=golden, limit=limit)
+        finished = _finish(made, filled, stage, stamp, golden=golden, strict=strict, proof=proof, limit=limit)
+        shutil.rmtree(work)
+        write_arrays(
+            stage / REFERENCE,
+            sha256=np.array(references[0], dtype="U64"),
+            probabilities=np.asarray(references[1], dtype=np.float32),
+        )
+        whole = _describe_folder(finished.manifest, finished.parity, stage)
+        put_in_place(stage, folder)
+    return whole
+
+
+def torch_probabilities(deployable: Deployable, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what torch itself, eager and in float32, makes of uint8 images `(N, H, W, 3)`."""
+    answers = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _GATE_BATCH):
+            batch = np.ascontiguousarray(images[start : start + _GATE_BATCH])
+            answers.append(deployable(torch.from_numpy(batch)).numpy())
+    return np.concatenate(answers)
+
+
+def run_file(
+    model: Path, manifest: ArtifactManifest, images: NDArray[np.uint8], *, batch: int = _GATE_BATCH
+) -> Answered:
+    """Run a file in a child process on the target it is for, in the manifest's precision.
+
+    Raises `GateError` where it cannot run there, or ran in another precision than asked for.
+    """
+    target = default_target(manifest)
+    outcome = run_isolated(answer, target, model, images, batch, 1, manifest.precision, timeout_s=_TIMEOUT_S)
+    answered = value_of(outcome, error=GateError, doing=f"cannot run the exported file on {target}")
+    if answered.execution.precision != manifest.precision:
+        raise GateError(
+            f"{target} ran the file in {answered.execution.precision}, and {manifest.precision} was asked for: "
+            "nothing was published"
+        )
+    return answered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Golden:
+    """The synthetic images and the torch model's probabilities for them."""
+
+    images: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    manifest: ArtifactManifest
+    parity: Parity
+
+
+def _fill(manifest: ArtifactManifest, format_name: FileFormat) -> ArtifactManifest:
+    """Return the manifest with what only the exporter knows."""
+    return replace(
+        manifest,
+        format=format_name,
+        input=replace(manifest.input, name=INPUT, max_batch=MAX_BATCH, normalisation=_describe_input(manifest.input)),
+        output=OUTPUT,
+        opset=OPSET,
+        ir_version=IR_VERSION,
+        files=(),
+    )
+
+
+def _write_source(deployable: Deployable, manifest: ArtifactManifest, path: Path) -> None:
+    written = write_onnx(deployable, path, image_size=manifest.input.height, metadata={})
+    if written.ir_version != IR_VERSION:
+        raise GateError(f"the exporter wrote IR version {written.ir_version}, not {IR_VERSION}: nothing was written")
+
+
+def _ask_torch(deployable: Deployable, manifest: ArtifactManifest) -> _Golden:
+    images = golden_images(manifest.input.height, manifest.input.width)
+    return _Golden(images=images, probabilities=torch_probabilities(deployable, images))
+
+
+def _finish(
+    made: Made,
+    manifest: ArtifactManifest,
+    stage: Path,
+    stamp: Callable[[Path, Path, dict[str, str]], None],
+    *,
+    golden: _Golden,
+    strict: Parity,
+    proof: Proof | None,
+    limit: float,
+) -> _Finished:
+    """Stamp the file with its whole description, and check that it still says what it said before."""
+    before = run_file(made.model, manifest, golden.images, batch=len(golden.images))
+    gate = None if made.parity is None else _set_limits(made.parity.gate, before.probabilities, golden)
+    described = replace(manifest, executed=before.execution, gate=gate, quantisation=made.quantisation)
+    path = stage / FILES[manifest.format][0]
+    stamp(made.model, path, describe_inside(described))
+    after = run_file(path, manifest, golden.images, batch=len(golden.images))
+    own = golden.probabilities if gate is None else before.probabilities
+    drawn = compare(
+        after.probabilities,
+        own,
+        manifest,
+        limit=limit if gate is None else gate.golden_limit,
+        reference="",
+        count_flips=False,
+    )
+    if not drawn.passed:
+        raise GateError(f"the finished file is not the model: {'; '.join(drawn.failures)}; nothing was published")
+    own_answers = {} if gate is None else {"file_probabilities": before.probabilities}
+    write_arrays(stage / GOLDEN, images=golden.images, probabilities=golden.probabilities, **own_answers)
+    if made.parity is not None:
+        return _Finished(manifest=described, parity=replace(made.parity, gate=gate))
+    parity = _check_finished(path, described, strict, proof=proof, limit=limit)
+    return _Finished(manifest=described, parity=replace(parity, executed=before.execution))
+
+
+def _check_finished(
+    path: Path, manifest: ArtifactManifest, strict: Parity, *, proof: Proof | None, limit: float
+) -> Parity:
+    """Compare a file in single precision with the recorded probabilities of labelled images too."""
+    if proof is None:
+        return strict
+    parity = _compare_with_truth(run_file(path, manifest, proof.images), manifest, proof, gate=None, limit=limit)
+    if parity.max_difference > limit:
+        raise GateError(
+            f"the exported file is not the trained model: {'; '.join(parity.failures)} against the probabilities "
+            "recorded in training; nothing was published"
+        )
+    return replace(strict, percentiles=parity.percentiles, sqnr_db=parity.sqnr_db, auroc=parity.auroc)
+
+
+def _compare_with_truth(
+    answered: Answered, manifest: ArtifactManifest, proof: Proof, *, gate: Gate | None, limit: float = 1.0
+) -> Parity:
+    return compare(
+        answered.probabilities,
+        proof.probabilities,
+        manifest,
+        limit=limit,
+        reference=f"the torch model's calibrated probabilities, {len(proof.images)} validation images",
+        truth=Truth(labels=proof.labels, patients=proof.patients, split="val"),
+        gate=gate,
+        executed=answered.execution,
+    )
+
+
+def _set_limits(gate: Gate | None, given: NDArray[np.float32], golden: _Golden) -> Gate | None:
+    """Let other targets round up to twice as differently as this one does from single precision."""
+    if gate is None:
+        return None
+    own = float(np.abs(given - golden.probabilities).max())
+    return replace(gate, foreign_golden_limit=float(np.clip(2 * own, _LEAST_FOREIGN_LIMIT, _LARGEST_FOREIGN_LIMIT)))
+
+
+def _describe_folder(manifest: ArtifactManifest, parity: Parity, stage: Path) -> ArtifactManifest:
+    """Write the remaining files, and open the whole as anybody will."""
+    codec.save(stage / PARITY, parity)
+    # The model card is for people, who may add to it; everything else is pinned by its hash.
+    names = (*FILES[manifest.format], REFERENCE, GOLDEN, PARITY)
+    whole = replace(manifest, files=tuple(describe_file(stage / name) for name in names))
+    publish_text(stage / MODEL_CARD, render_model_card(whole, parity))
+    codec.save(stage / MANIFEST, whole)
+    open_artifact(stage)
+    return whole
+
+
+def describe_inside(manifest: ArtifactManifest) -> dict[str, str]:
+    """Return the metadata that the model file itself carries."""
+    return {
+        METADATA_KEY: codec.to_json(manifest),
+        "classes": json.dumps(manifest.classes, ensure_ascii=False),
+        "input": f"uint8 RGB (batch, {manifest.input.height}, {manifest.input.width}, 3); normalised inside: "
+        f"{manifest.input.normalisation}",
+        "output": f"probabilities (batch, {len(manifest.classes)}), {_describe_output(manifest)}",
+        "intended_use": manifest.intended_use,
+    }
+
+
+def _describe_input(spec: InputSpec) -> str:
+    return describe_convention(InputConvention(mean=spec.mean, std=spec.std))
+
+
+def _describe_output(manifest: ArtifactManifest) -> str:
+    """Say in a few words what a reader of the file alone must know to use its probabilities."""
+    scaling = (
+        "not calibrated" if manifest.temperature == 1 else f"calibrated by the temperature {manifest.temperature:.4g}"
+    )
+    if manifest.threshold is None:
+        return f"{scaling}; the largest decides"
+    return f"{scaling}; class 1 from {manifest.threshold:.9g} on"
+
+
+def _check_single(
+    path: Path,
+    deployable: Deployable,
+    manifest: ArtifactManifest,
+    *,
+    images: NDArray[np.uint8],
+    golden: _Golden,
+    limit: float,
+) -> Parity:
+    """Run the file in a child process, one by one and in batches; raises `GateError` unless it does what torch does."""
+    expected = torch_probabilities(deployable, images)
+    given = run_file(path, manifest, images).probabilities
+    singly = run_file(path, manifest, images[:_SMALL_BATCH_IMAGES], batch=1).probabilities
+    synthetic = run_file(path, manifest, golden.images, batch=len(golden.images)).probabilities
+    if np.ptp(np.concatenate([given, synthetic]), axis=0).max() < _CONSTANT_BELOW:
+        raise GateError("the model gives the same answer for every image: train it before you export it")
+    real = compare(given, expected, manifest, limit=limit, reference="")
+    single = compare(singly, expected[: len(singly)], manifest, limit=limit, reference="")
+    drawn = compare(synthetic, golden.probabilities, manifest, limit=limit, reference="", count_flips=False)
+    parity = replace(
+        real,
+        images=real.images + drawn.images,
+        max_difference=max(part.max_difference for part in (real, single, drawn)),
+        decisions_flipped=max(real.decisions_flipped, single.decisions_flipped),
+        reference=f"torch {torch.__version__} eager in fp32 on {real.images} real and {drawn.images} synthetic images",
+    )
+    if not parity.passed:
+        raise GateError(f"the exported file is not the model: {'; '.join(parity.failures)}; nothing was published")
+    return parity
+
+
+def _check_arguments(
+    manifest: ArtifactManifest,
+    folder: Path,
+    *,
+    images: NDArray[np.uint8],
+    references: tuple[Sequence[str], NDArray[np.float32]],
+) -> None:
+    height, width = manifest.input.height, manifest.input.width
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3) or len(images) == 0:
+        raise GateError(
+            f"the check needs real uint8 images (n, {height}, {width}, 3), not {images.dtype} {images.shape}"
+        )
+    if references[1].shape != (len(references[0]), len(manifest.classes)):
+        raise GateError(
+            f"{len(references[0])} reference images came with probabilities {references[1].shape}, "
+            f"not ({len(references[0])}, {len(manifest.classes)})"
+        )
+    refuse_foreign_files(folder)
