@@ -155,6 +155,12 @@ def without_margin(run: RunFolder) -> dict[str, object]:
     return content
 
 
+def test_patients_that_are_not_known_are_read_as_such(tmp_path: Path) -> None:
+    for known in (True, False):
+        save_manifest(replace(make_manifest(), patients_known=known), tmp_path / str(known))
+        assert findings.labelled_split(tmp_path / str(known), "test").patients_known == known
+
+
 @pytest.mark.parametrize("margin", ["0", "0.5", "-0.1", "nan"])
 def test_a_margin_out_of_range_is_refused_before_anything_is_made(ttl_deploy: Run, tmp_path: Path, margin: str) -> None:
     done = ttl_deploy("search", "--backbone", "resnet18", "--data", "phantom", "--margin", margin, "-o", "run")

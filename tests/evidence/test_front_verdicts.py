@@ -85,6 +85,21 @@ def test_the_difference_that_decides_is_the_paired_one_of_the_two():
     assert [one.axis for one in front.point("d").dominated_by] == list(AXES)
 
 
+def test_it_may_take_one_that_is_off_the_front_itself_to_be_surely_better():
+    # c and d differ by little but surely; a, a bit better than c, has other errors, and so is not surely better than d.
+    generator = np.random.default_rng(3)
+    labels = np.arange(200) % 2
+    of_c, of_a = (labels + generator.normal(size=200) for _ in range(2))
+    scores = {"a": of_a + 0.15 * labels, "c": of_c, "d": of_c - 0.25 * labels}
+    positive = {cut: 1 / (1 + np.exp(-one)) for cut, one in scores.items()}
+    predictions = {by_full(cut): {0: np.stack([1 - one, one], axis=1)} for cut, one in positive.items()}
+    front = build_front(
+        make_costs(), predictions, LabelledSplit(split="val", labels=labels, patients=np.arange(200)), replicates=500
+    )
+    assert [point.standing("macs") for point in front.points] == ["on the front", "not clearly worse", "clearly worse"]
+    assert {one.by for one in front.point("d").dominated_by} == {"c"}
+
+
 def test_a_cost_that_was_not_measured_has_no_standing():
     predictions, validation = make_study(0, (0.95, 0.7, 0.9))
     profile = make_costs()

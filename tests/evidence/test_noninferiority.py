@@ -106,9 +106,11 @@ def test_the_smallest_margin_is_never_smaller_than_what_so_few_patients_can_show
     generator = np.random.default_rng(7)
     full = np.clip(0.3 * labels + generator.uniform(size=260), 0, 1.3) / 1.3
     models = {"full": binary(full), "small": binary(full + generator.normal(scale=1e-4, size=260))}
-    (found,) = noninferiority.compare(models, labels, np.arange(260), split="test").verdicts
+    comparison = noninferiority.compare(models, labels, np.arange(260), split="test")
+    (found,) = comparison.verdicts
     assert -found.difference.low < 0.001
-    assert (1 - found.smallest_margin) ** 60 == pytest.approx(0.025)
+    assert found.smallest_margin == comparison.margin_floor
+    assert (1 - comparison.margin_floor) ** 60 == pytest.approx(0.025)
 
 
 def test_a_model_of_the_same_predictions_is_as_good_at_every_margin():
@@ -226,6 +228,7 @@ def test_a_handful_of_patients_has_no_verdict():
     (found,) = compare(study).verdicts
     assert found.verdict == "undefined"
     assert "patients only, fewer than 10" in found.reason
+    assert found.smallest_margin is None
 
 
 def test_two_perfect_models_have_no_verdict_but_equal_ones_are_as_good():

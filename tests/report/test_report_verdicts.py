@@ -68,21 +68,22 @@ def test_the_smallest_margin_is_rounded_to_one_that_can_be_claimed(smallest, tex
 
 
 @pytest.mark.parametrize(
-    ("verdict", "words", "shown"),
+    ("verdict", "words", "p_value", "shown"),
     [
-        ("non-inferior", "is as good as full within 0.02: non-inferior on the test split, its AUROC differs by", True),
-        ("inferior", "is worse than full by more than 0.02: inferior on the test split, its AUROC differs by", False),
-        ("inconclusive", "is not shown to be as good as full: inconclusive on the test split at a margin", False),
+        ("non-inferior", "is as good as full within 0.02: non-inferior on the test split, its AUROC", "0.0345", True),
+        ("inferior", "is worse than full by more than 0.02: inferior on the test split, its AUROC", "0.0123", False),
+        ("inconclusive", "is not shown to be as good as full: inconclusive on the test split at", "0.0345", False),
     ],
 )
-def test_the_choice_s_verdict_is_said_plainly(story, verdict, words, shown):
+def test_the_choice_s_verdict_is_said_plainly(story, verdict, words, p_value, shown):
     name = story.front.verdicts.verdicts[0].model
     choice = choose_point(story, max_macs=story.front.point(name).macs)
-    front = judged(story, choice.cut, verdict)
+    front = judged(story, choice.cut, verdict, holm_non_inferior=0.0345, holm_inferior=0.0123)
     said = verdicts.state_choice(front, choice)
     assert said.startswith(f"{choice.cut} {words}")
     assert format_difference(front.verdict(choice.cut).difference) in said
     assert "averaged over 2 and 2 seeds" in said
+    assert f"p = {p_value} of losing" in said
     assert verdicts.is_shown(front, choice) == shown
     warning = (
         f"The chosen {choice.cut} is not shown to be as good as the full network: the verdict on the test split is"

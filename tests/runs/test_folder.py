@@ -14,6 +14,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.records.trials import SearchSettings, TrainSettings
 from ttl_deploy.runs.folder import RunFolder, find_runs, newest_run
+from ttl_deploy.runs.older import upgrade_settings
 
 SETTINGS = SearchSettings(backbone="resnet18", data="images")
 CHANGED = {
@@ -129,6 +130,8 @@ def test_a_run_from_before_verdicts_has_the_margin_of_compare_and_no_verdict(tmp
     run.config.write_text(json.dumps(content))
     run.front.write_text(json.dumps({"best": "a", "reference": None, "target": "t", "points": [OLD_POINT]}))
     assert run.settings().margin == 0.02
+    codec.save(tmp_path / "newer.json", replace(SETTINGS, margin=0.05))
+    assert upgrade_settings(codec.load(dict, tmp_path / "newer.json"), source="").margin == 0.05
     front = run.read_front()
     assert (front.verdicts, front.points[0].dominated_by) == (None, None)
     with run.owned():
