@@ -15,7 +15,7 @@ from results import store
 from ttl_deploy.export.onnx_writer import export_for_timing, make_deployable, write_onnx
 from ttl_deploy.models import truncation
 from ttl_deploy.records.models import FULL, IMAGENET_INPUT, ModelSpec
-from ttl_deploy.runtime.bench import ModelTime, ModelToTime, profile_models
+from ttl_deploy.runtime.bench import BenchPlan, ModelTime, ModelToTime, profile_models
 
 CASES = (
     *(("mobilenet_v2", 64), ("mobilenet_v2", 224), ("densenet121", 64), ("densenet121", 224), ("resnet50", 128)),
@@ -38,7 +38,7 @@ def compare(backbone: str, image_size: int, folder: Path) -> dict[str, object]:
     export_for_timing(model, image_size, folder / "timed.onnx")
     timed_s = time.perf_counter() - started - shipped_s
     files = [ModelToTime(name=n, path=folder / f"{n}.onnx", height=image_size, width=image_size) for n in NAMES]
-    shipped, timed = profile_models(files, seconds=6.0, rounds=4)
+    shipped, timed = profile_models(files, BenchPlan(seconds=6.0, rounds=4))
     if not isinstance(shipped, ModelTime) or not isinstance(timed, ModelTime):
         return {"model": backbone, "image_size": image_size, "failure": f"{shipped} {timed}"}
     return {

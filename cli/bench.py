@@ -1,9 +1,12 @@
 """`ttl-deploy bench`: how fast, and how sure."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from ttl_deploy.records.benchmarks import BenchReport
 
 NAME = "bench"
 
@@ -12,39 +15,68 @@ def run(
     artifacts: Annotated[
         list[Path] | None, typer.Argument(help="Artifacts, or run folders with one [the newest here].")
     ] = None,
-    target: Annotated[str, typer.Option(help="Runtime and device to measure on.")] = "onnxruntime-cpu",
+    target: Annotated[
+        str | None, typer.Option(help="Runtimes and devices to measure on, e.g. onnxruntime-cpu,openvino-cpu.")
+    ] = None,
+    mode: Annotated[
+        Literal["latency", "throughput"],
+        typer.Option(help="One call after the other, or streams on all cores at once."),
+    ] = "latency",
     batch: Annotated[str, typer.Option(help="Images per call, e.g. 1 or 1,8,32.")] = "1",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    seconds: Annotated[float, typer.Option(help="Seconds of timing per row, shared out among the rounds.")] = 6.0,
-    rounds: Annotated[int, typer.Option(min=2, help="Fresh processes per row.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a call.")] = 1,
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Add rows from image file to probabilities: decode, resize, run.")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="Image files for --end-to-end: a folder or a file [drawn by code].")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare every artifact with the first.")] = False,
+    seconds: Annotated[
+        float, typer.Option(help="Least seconds of timing per row, shared out among its processes.")
+    ] = 3.0,
+    runs: Annotated[int, typer.Option(min=1, help="Least runs per row.")] = 200,
+    limit: Annotated[float, typer.Option(help="Most seconds of timing per row, however few runs these are.")] = 60.0,
+    rounds: Annotated[int, typer.Option(min=2, help="Fresh processes per row.")] = 5,
+    seed: Annotated[int | None, typer.Option(help="Of the order of the processes [drawn, and recorded].")] = None,
+    pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Keep every process on the same cores.")] = True,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the JSON with raw samples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")] = False,
 ) -> None:
-    """Measure latency and throughput in fresh processes, warm-up apart, raw samples kept.
+    """Measure latency and throughput in fresh processes, warm-up apart, raw samples kept (docs/bench.md).
 
-    Exit code 7 if a row is inconclusive: its rounds differ by more than a quarter.
+    Exit code 6 if a candidate could not be measured, 7 if a row is inconclusive because the machine was disturbed.
     """
     import platform
+    import secrets
 
-    from ttl_deploy.errors import InconclusiveError, UsageError
     from ttl_deploy.records import codec
     from ttl_deploy.runtime.artifact import open_artifact
-    from ttl_deploy.runtime.bench import bench, inconclusive_rows, write_report
+    from ttl_deploy.runtime.bench import BenchPlan, bench, write_report
+    from ttl_deploy.runtime.predict import find_images
 
     from .progress import say, show_steps
     from .runs import artifact_path, run_of_artifact
     from .tables import print_bench
 
-    try:
-        batches = tuple(int(size) for size in batch.split(","))
-    except ValueError as error:
-        raise UsageError(f"--batch {batch!r} is not a list of whole numbers such as 1,8,32") from error
+    plan = BenchPlan(
+        targets=tuple(target.split(",")) if target else (),
+        batches=_batches(batch),
+        threads=threads,
+        mode=mode,
+        end_to_end=end_to_end or images is not None,
+        images=find_images([images]) if images else (),
+        seconds=seconds,
+        runs=runs,
+        limit_s=max(limit, seconds),
+        rounds=rounds,
+        seed=secrets.randbelow(2**32) if seed is None else seed,
+        pinned=pin,
+        compare=compare,
+    )
     paths = [artifact_path(path) for path in (artifacts or [None])]
     opened = [open_artifact(path) for path in paths]
-    with show_steps(f"timing {', '.join(artifact.manifest.name for artifact in opened)} on {target}") as update:
-        report = bench(
-            opened, target=target, batches=batches, threads=threads, seconds=seconds, rounds=rounds, progress=update
-        )
+    with show_steps(f"timing {', '.join(artifact.manifest.name for artifact in opened)}") as update:
+        report = bench(opened, plan, progress=update)
     owner = run_of_artifact(paths[0])
     folder = out or (owner.bench(platform.node() or "unknown") if owner else Path("bench"))
     stored = write_report(report, folder)
@@ -53,6 +85,26 @@ def run(
     else:
         print_bench(report)
     say(f"raw samples: {stored}")
+    _refuse_doubtful(report)
+
+
+def _batches(given: str) -> tuple[int, ...]:
+    from ttl_deploy.errors import UsageError
+
+    try:
+        return tuple(int(size) for size in given.split(","))
+    except ValueError as error:
+        raise UsageError(f"--batch {given!r} is not a list of whole numbers such as 1,8,32") from error
+
+
+def _refuse_doubtful(report: "BenchReport") -> None:
+    """Raise where a candidate failed, or a row is inconclusive."""
+    from ttl_deploy.errors import InconclusiveError, TargetUnavailableError
+    from ttl_deploy.runtime.bench import inconclusive_rows
+
+    if report.failures:
+        reasons = [f"{one.artifact} on {one.target}, batch {one.batch}: {one.reason}" for one in report.failures]
+        raise TargetUnavailableError(f"{len(reasons)} candidates could not be measured. " + "\n".join(reasons))
     if inconclusive := inconclusive_rows(report):
         raise InconclusiveError(
             f"{len(inconclusive)} of {len(report.rows)} rows are inconclusive: close other programs, then bench again"

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
-    from ttl_deploy.records.benchmarks import BenchReport, Percentile
+    from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Comparison, Percentile
     from ttl_deploy.records.models import Cut
     from ttl_deploy.records.scores import Choice, Front
     from ttl_deploy.runs.folder import RunFolder
@@ -181,25 +181,78 @@ def print_verification(report: "VerifyReport") -> None:
 
 
 def print_bench(report: "BenchReport") -> None:
-    """Print one line per artifact and batch size."""
+    """Print one line per candidate, then verdicts, and comparisons where these were asked for."""
     machine = report.machine
-    rows = [
-        (
-            row.artifact,
-            row.precision,
-            str(row.batch),
-            str(row.threads),
-            *(_format_percentile(percentile) for percentile in row.percentiles),
-            f"{row.throughput:.1f}",
-            f"{row.noise_s * 1e3:.3f}",
+    if report.rows:
+        percents = [f"p{percentile.percent:g} ms" for percentile in report.rows[0].percentiles]
+        columns = ("row", "artifact", "target", "precision", "from", "batch", "threads", *percents)
+        columns += ("noise ms", "images/s")
+        title = f"{report.rows[0].mode} on {machine.processor}, {machine.cores} cores"
+        _print_numbered(columns, map(_bench_cells, report.rows), title=title)
+        costs = (
+            "artifact",
+            "target",
+            "cold start ms",
+            "import + open + first run ms",
+            "peak MB",
+            "added MB",
+            "mJ/image",
         )
-        for row in report.rows
-    ]
-    percents = [f"p{percentile.percent:g} ms" for percentile in report.rows[0].percentiles]
-    columns = ("artifact", "precision", "batch", "threads", *percents, "images/s", "noise ms")
-    print_table(columns, rows, title=f"{report.rows[0].runtime} on {machine.processor}, {machine.cores} cores")
-    for row in report.rows:
-        print(f"batch {row.batch}: {row.verdict}; timed: {row.boundary}")
+        _print_numbered(costs, map(_bench_costs, report.rows))
+    if report.comparisons:
+        columns = ("compared", "time", "95 % interval", "noise", "by", "verdict")
+        print_table(columns, map(_comparison_cells, report.comparisons))
+    for number, row in enumerate(report.rows, 1):
+        print(f"row {number}: {'; '.join((row.verdict, *row.notes))}")
+    for boundary in dict.fromkeys(row.boundary for row in report.rows):
+        print(f"timed {boundary}")
+    for reason in dict.fromkeys(one.reason for one in report.comparisons):
+        print(f"compared so because {reason}")
+    for failure in report.failures:
+        print(f"{failure.artifact} on {failure.target}, batch {failure.batch}: FAILED, {failure.reason}")
+    if report.energy_note:
+        print(report.energy_note)
+
+
+def _print_numbered(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    print_table(columns, [(str(number), *row) for number, row in enumerate(rows, 1)], title=title)
+
+
+def _bench_cells(row: "BenchRow") -> tuple[str, ...]:
+    return (
+        row.artifact,
+        row.target,
+        row.precision,
+        row.boundary.partition(":")[0],
+        str(row.batch),
+        str(row.threads) if row.streams == 1 else f"{row.threads} x {row.streams} streams",
+        *(_format_percentile(percentile) for percentile in row.percentiles),
+        f"{row.noise_s * 1e3:.3f}",
+        f"{row.throughput:.1f}",
+    )
+
+
+def _bench_costs(row: "BenchRow") -> tuple[str, ...]:
+    start, memory = row.start, row.memory
+    parts = (start.import_s, start.open_s, start.first_run_s) if start else ()
+    return (
+        f"{start.total_s * 1e3:.0f}" if start else "unknown",
+        " + ".join(f"{part * 1e3:.0f}" for part in parts),
+        f"{memory.peak_bytes / 1e6:.0f}" if memory else "unknown",
+        f"{memory.increase_bytes / 1e6:.0f}" if memory else "unknown",
+        ", ".join(f"{one.per_image_j * 1e3:.3g} ({one.counter})" for one in row.energy) or "unknown",
+    )
+
+
+def _comparison_cells(one: "Comparison") -> tuple[str, ...]:
+    return (
+        f"row {one.second + 1} / row {one.first + 1}",
+        f"{one.ratio:.3f} x",
+        f"{one.low:.3f} to {one.high:.3f}",
+        f"{one.floor:.1%}",
+        "CPU time" if one.basis == "cpu" else "wall time",
+        one.verdict,
+    )
 
 
 def _format_percentile(percentile: "Percentile") -> str:

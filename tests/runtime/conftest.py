@@ -129,7 +129,7 @@ def artifact_folder(tmp_path):
     return write_artifact(tmp_path / "artifact")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """The module's functions, for tests that build their own artifacts."""
     from types import SimpleNamespace

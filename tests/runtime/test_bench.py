@@ -1,33 +1,46 @@
 """Benchmarks: fresh processes, every raw sample kept, failures contained."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 
-from ttl_deploy.errors import TargetUnavailableError, UsageError
-from ttl_deploy.processes import Crashed
+from ttl_deploy.errors import ArtifactError, UsageError
+from ttl_deploy.processes import Crashed, TimedOut
 from ttl_deploy.records import codec
 from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.runtime import bench as bench_module
 from ttl_deploy.runtime.artifact import open_artifact
-from ttl_deploy.runtime.bench import ModelTime, ModelToTime, bench, inconclusive_rows, profile_models, write_report
+from ttl_deploy.runtime.bench import (
+    BenchPlan,
+    ModelTime,
+    ModelToTime,
+    bench,
+    inconclusive_rows,
+    profile_models,
+    shuffled_rounds,
+    write_report,
+)
+
+FAST = BenchPlan(seconds=0.05, runs=10, rounds=2, limit_s=2.0, seed=5)
 
 
-@pytest.fixture
-def report(artifact_folder):
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, tiny):
     steps = []
-    artifact = open_artifact(artifact_folder)
-    report = bench(
-        [artifact], batches=(1, 7), seconds=0.1, rounds=2, progress=lambda done, total: steps.append((done, total))
-    )
+    artifact = open_artifact(tiny.write(tmp_path_factory.mktemp("bench") / "artifact"))
+    plan = replace(FAST, batches=(1, 7), compare=True)
+    report = bench([artifact], plan, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     return report
 
 
-def test_a_report_names_everything_a_number_rests_on(report, artifact_folder):
+def test_a_report_names_everything_a_number_rests_on(report):
     assert [row.batch for row in report.rows] == [1, 7]
     for row in report.rows:
-        assert row.artifact_sha256 == open_artifact(artifact_folder).model_sha256
+        assert len(row.artifact_sha256) == 64
         assert row.runtime.startswith("onnxruntime ")
         assert (row.precision, row.threads, row.target) == ("fp32", 1, "onnxruntime-cpu")
         samples = [sample for timing in row.timings for sample in timing.samples_s]
@@ -41,7 +54,30 @@ def test_a_report_names_everything_a_number_rests_on(report, artifact_folder):
     assert report.machine.cores >= 1
     assert report.calibration_before_s > 0
     assert {"python", "onnxruntime", "ttl-deploy"} <= set(report.versions)
-    assert set(inconclusive_rows(report)) == {row for row in report.rows if row.verdict.startswith("inconclusive")}
+    assert list(inconclusive_rows(report)) == [row for row in report.rows if row.verdict.startswith("inconclusive")]
+
+
+def test_every_process_says_how_it_started_and_who_disturbed_it(report):
+    for row in report.rows:
+        assert row.start.total_s > 0
+        assert row.memory.peak_bytes > row.memory.before_bytes > 1e6
+        assert row.median_low_s <= row.median_high_s
+        for timing in row.timings:
+            assert timing.start.interpreter_s > 0
+            assert timing.settled in (True, False)
+            assert timing.load_s == timing.start.open_s
+            assert timing.contention.kernel_s > 0
+            assert timing.contention.elapsed_s >= sum(timing.samples_s)
+            assert len(timing.samples_s) >= 5
+    assert sorted(timing.position for row in report.rows for timing in row.timings) == [0, 1, 2, 3]
+    assert (report.settings.seed, report.settings.rounds, report.settings.pinned) == (5, 2, True)
+    assert report.settings.environment["OMP_NUM_THREADS"] == "1"
+    if hasattr(os, "sched_getaffinity"):
+        assert {len(row.cores) for row in report.rows} == {1}
+
+
+def test_rows_of_different_batch_sizes_are_not_compared(report):
+    assert report.comparisons == ()
 
 
 def test_a_report_is_written_whole_and_never_over_another(report, tmp_path):
@@ -50,24 +86,28 @@ def test_a_report_is_written_whole_and_never_over_another(report, tmp_path):
     assert codec.load(BenchReport, first) == codec.load(BenchReport, second) == report
 
 
-def test_rounds_go_through_the_candidates_forwards_then_backwards(monkeypatch, tmp_path):
-    order = []
+def test_a_report_of_an_older_version_is_still_read(report, tmp_path):
+    """Only the fields that the first version had, as files in run folders have them."""
+    content = codec.to_builtins(report)
+    for name in ("settings", "failures", "comparisons", "energy_note"):
+        del content[name]
+    old_row = "artifact artifact_sha256 target runtime precision batch threads boundary percentiles minimum_s variation"
+    old_row += " noise_s throughput verdict timings"
+    old_timing = "round load_s warmup_s samples_s cpu_samples_s"
+    content["rows"] = [{name: row[name] for name in old_row.split()} for row in content["rows"]]
+    for row in content["rows"]:
+        row["timings"] = [{name: timing[name] for name in old_timing.split()} for timing in row["timings"]]
+    found = codec.from_builtins(BenchReport, content)
+    assert (found.rows[0].mode, found.rows[0].memory, found.failures) == ("latency", None, ())
+    assert found.rows[0].timings[0].samples_s == report.rows[0].timings[0].samples_s
 
-    def run(function, target, path, images, threads, plan, number, *, timeout_s):
-        order.append((number, path.name))
-        return Crashed(signal_number=None, exit_code=1, log_tail="") if path.name == "b" else finished(number)
 
-    def finished(number):
-        timing = bench_module.time_calls(lambda: None, plan=fast, round_number=number, load_s=0)
-        return bench_module.Finished(value=bench_module.Measurement(timing=timing, runtime="r 1", precision="fp32"))
-
-    fast = bench_module.TimingPlan(seconds=0, calls=1, warmup_seconds=0, warmup_calls=0)
-    monkeypatch.setattr(bench_module, "run_isolated", run)
-    models = [ModelToTime(name=name, path=tmp_path / name, height=4, width=4) for name in "abc"]
-    times = profile_models(models, rounds=3)
-    assert order == [(0, "a"), (0, "b"), (0, "c"), (1, "c"), (1, "a"), (2, "a"), (2, "c")]  # b crashed at once
-    assert isinstance(times[1], Crashed)
-    assert all(isinstance(times[i], ModelTime) for i in (0, 2))
+def test_every_round_measures_all_in_an_order_of_its_own():
+    steps = list(shuffled_rounds(6, 20, 1))
+    orders = [tuple(index for number, index in steps if number == wanted) for wanted in range(20)]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert len(set(orders)) > 10
+    assert steps == list(shuffled_rounds(6, 20, 1)) != list(shuffled_rounds(6, 20, 2))
 
 
 def test_files_without_a_manifest_are_profiled(tiny, tmp_path):
@@ -75,7 +115,7 @@ def test_files_without_a_manifest_are_profiled(tiny, tmp_path):
     for name in ("first", "second"):
         onnx.save(tiny.model(), tmp_path / f"{name}.onnx")
         models.append(ModelToTime(name=name, path=tmp_path / f"{name}.onnx", height=tiny.side, width=tiny.side))
-    times = profile_models(models, seconds=0.1, rounds=2)
+    times = profile_models(models, FAST)
     assert len(times) == 2
     for measured in times:
         assert isinstance(measured, ModelTime)
@@ -84,34 +124,112 @@ def test_files_without_a_manifest_are_profiled(tiny, tmp_path):
         assert measured.runtime.startswith("onnxruntime ")
 
 
-def test_a_crashing_runtime_is_an_error_that_names_it(artifact_folder, monkeypatch):
-    crash = Crashed(signal_number=6, exit_code=None, log_tail="last words")
-    with pytest.raises(TargetUnavailableError, match=r"cannot measure tiny on onnxruntime-cpu: .*signal 6") as caught:
-        bench_with(crash, artifact_folder, monkeypatch)
-    assert "last words" in str(caught.value)
-
-
-def bench_with(outcome, artifact_folder, monkeypatch):
+def replace_measuring(monkeypatch, outcome_of):
+    """Let `outcome_of` answer for the processes of some candidates: None means a real one."""
     real = bench_module.run_isolated
 
     def run(function, *arguments, **options):
-        return outcome if function is bench_module.measure else real(function, *arguments, **options)
+        wanted = outcome_of(arguments[0]) if function is bench_module.measure else None
+        return real(function, *arguments, **options) if wanted is None else wanted
 
     monkeypatch.setattr(bench_module, "run_isolated", run)
-    bench([open_artifact(artifact_folder)], seconds=0.1, rounds=2)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (
+            Crashed(signal_number=6, exit_code=None, log_tail="last words"),
+            "signal 6 (SIGABRT); its last words: last words",
+        ),
+        (TimedOut(after_s=9.0), "gave no answer within 9 s"),
+    ],
+)
+def test_a_runtime_that_crashes_or_hangs_is_reported_and_the_others_go_on(artifact_folder, monkeypatch, outcome, told):
+    asked = []
+
+    def break_down(process):
+        asked.append(len(process.images))
+        return outcome if len(process.images) == 2 else None
+
+    replace_measuring(monkeypatch, break_down)
+    report = bench([open_artifact(artifact_folder)], replace(FAST, batches=(2, 1)))
+    assert [row.batch for row in report.rows] == [1]
+    assert [(one.artifact, one.batch) for one in report.failures] == [("tiny", 2)]
+    assert told in report.failures[0].reason
+    assert sorted(asked) == [1, 1, 2]  # what failed once is not tried again
+    assert codec.from_builtins(BenchReport, codec.to_builtins(report)) == report
+
+
+def test_a_failure_after_good_processes_says_so(artifact_folder, monkeypatch):
+    crash = Crashed(signal_number=None, exit_code=3, log_tail="")
+    replace_measuring(monkeypatch, lambda process: crash if process.round_number == 1 else None)
+    report = bench([open_artifact(artifact_folder)], FAST)
+    assert report.rows == ()
+    assert report.failures[0].reason == "the process exited with code 3, after 1 good processes"
+
+
+def test_a_file_that_the_runtime_refuses_is_a_failure(artifact_folder, monkeypatch):
+    def refuse(function, *arguments, **options):
+        if function is bench_module.measure:
+            raise ArtifactError("cannot open")
+        return bench_module.Finished(value=0.001)
+
+    monkeypatch.setattr(bench_module, "run_isolated", refuse)
+    assert bench([open_artifact(artifact_folder)], FAST).failures[0].reason == "cannot open"
+
+
+def test_an_unknown_target_is_a_failure_that_names_the_known_ones(artifact_folder):
+    (failure,) = bench([open_artifact(artifact_folder)], replace(FAST, targets=("abacus",))).failures
+    assert "onnxruntime-cpu" in failure.reason
+
+
+def test_a_file_and_its_copy_are_compared_with_an_interval(tiny, tmp_path):
+    artifacts = [open_artifact(tiny.write(tmp_path / name)) for name in ("first", "copy")]
+    report = bench(artifacts, replace(FAST, compare=True))
+    (comparison,) = report.comparisons
+    assert (comparison.first, comparison.second) == (0, 1)
+    assert 0 < comparison.low <= comparison.ratio <= comparison.high
+    assert comparison.floor >= 0
+
+
+def test_end_to_end_and_throughput_have_rows_of_their_own(artifact_folder):
+    plan = replace(FAST, mode="throughput", end_to_end=True, batches=(2,))
+    report = bench([open_artifact(artifact_folder)], plan)
+    call, whole = report.rows
+    assert call.boundary.startswith("call: ")
+    assert whole.boundary.startswith("end to end: ")
+    assert whole.minimum_s > call.minimum_s  # decoding a megapixel is most of it
+    assert "8 PNG files drawn by code" in report.settings.images
+    for row in report.rows:
+        assert (row.mode, row.streams) == ("throughput", plan.streams)
+        rates = [2 * len(timing.samples_s) / timing.contention.elapsed_s for timing in row.timings]
+        assert row.throughput == pytest.approx(np.median(rates))
+
+
+def test_a_slow_model_has_fewer_runs_and_says_so(artifact_folder):
+    (row,) = bench([open_artifact(artifact_folder)], replace(FAST, runs=10**9, limit_s=0.1)).rows
+    count = sum(len(timing.samples_s) for timing in row.timings)
+    assert row.notes == (f"{count} runs, fewer than the 1000000000 asked for: the limit of time was reached first",)
+
+
+def test_a_batch_too_large_for_the_artifact_is_refused(artifact_folder):
+    with pytest.raises(UsageError, match="batch 9 is more than tiny takes: 1 to 8"):
+        bench([open_artifact(artifact_folder)], replace(FAST, batches=(9,)))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batches": (9,)}, "batch 9 is more than tiny takes"),
         ({"batches": ()}, "batches"),
         ({"batches": (0,)}, "batches"),
         ({"threads": 0}, "threads = 0"),
         ({"rounds": 0}, "rounds = 0"),
+        ({"runs": 0}, "runs = 0"),
         ({"seconds": 0.0}, "seconds = 0.0"),
+        ({"seconds": 90.0}, "at most the limit 60.0"),
     ],
 )
-def test_impossible_requests_are_refused(artifact_folder, options, message):
+def test_impossible_requests_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        bench([open_artifact(artifact_folder)], **options)
+        BenchPlan(**options)

@@ -14,7 +14,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.benchmarks import Timing
 from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import Profile
-from ttl_deploy.runtime.bench import Measurement
+from ttl_deploy.runtime.measurement import Measurement
 from ttl_deploy.search import measuring
 from ttl_deploy.search.profile import describe_profile, profile_cuts
 from ttl_deploy.search.profile_key import ProfilePlan

@@ -1,46 +1,151 @@
-"""How fast a model is through the runtime that ships it, and how sure that is.
+"""How fast models are through the runtime that ships them, and how sure that is.
 
-Every measurement runs in a fresh process. Rounds go through the candidates forwards, then backwards
-(ABBA), so that a slow drift of the machine does not become a rank.
+Every measurement runs in a fresh process (`measurement`). Every round measures each candidate once, in an order
+shuffled anew, so that neither a drift of the machine nor a neighbour in the order becomes a rank.
 """
 
+import random
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy import plugins
-from ttl_deploy.errors import TargetUnavailableError, UsageError
+from ttl_deploy.errors import TargetUnavailableError, TtlDeployError, UsageError
 from ttl_deploy.files import make_folder
-from ttl_deploy.processes import Crashed, Finished, TimedOut, run_isolated, value_of
+from ttl_deploy.processes import Finished, run_isolated, value_of
 from ttl_deploy.records import codec
-from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Timing
+from ttl_deploy.records.benchmarks import BenchFailure, BenchReport, BenchRow, BenchSettings, Mode
 from ttl_deploy.runtime.artifact import Artifact
-from ttl_deploy.runtime.machine import current_load, describe_machine, installed_versions
-from ttl_deploy.runtime.timing import (
-    INCONCLUSIVE,
-    PERCENTS,
-    TimingPlan,
-    coefficient_of_variation,
-    judge,
-    median_of_medians,
-    percentile,
-    time_calls,
-)
+from ttl_deploy.runtime.bench_rows import make_row
+from ttl_deploy.runtime.comparison import compare_with_first
+from ttl_deploy.runtime.cores import choose_cores, limit_threads
+from ttl_deploy.runtime.drawn_images import draw_images
+from ttl_deploy.runtime.energy import find_counters, idle_watts
+from ttl_deploy.runtime.machine import current_load, describe_machine, installed_versions, usable_cores
+from ttl_deploy.runtime.measurement import CALL, END_TO_END, ImageFiles, Measurement, ProcessPlan, measure, time_kernel
+from ttl_deploy.runtime.percentiles import median_of_medians
+from ttl_deploy.runtime.steadiness import INCONCLUSIVE
+from ttl_deploy.runtime.timing import TimingPlan
 
 Progress = Callable[[int, int], None]
 """Called with the measurements done and their number."""
 
-BOUNDARY = "call: from a uint8 array in memory to probabilities in memory, wall clock"
+DEFAULT_TARGET = "onnxruntime-cpu"
 _START_S = 120.0
-_WARMUP_SHARE = 0.25
-_GEMM_SIZE = 256
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_IDLE_S = 1.0
+_LEAST_WARMUP_S = 0.2
+_WARMUP_LIMIT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchPlan:
+    """How a benchmark is made; seconds, runs and the limit are for a row in all, shared out among its processes.
+
+    A row is measured for at least so many seconds *and* so many runs, and never longer than `limit_s`. In latency
+    mode one call follows the other; in throughput mode as many streams of calls run at once as fit on the cores.
+    A target may ask for a precision, as in `openvino-cpu:bf16`; none given means the artifact's own target.
+    `end_to_end` adds rows that begin with image files: `images`, or some drawn for it.
+    """
+
+    targets: tuple[str, ...] = ()
+    batches: tuple[int, ...] = (1,)
+    threads: int = 1
+    mode: Mode = "latency"
+    end_to_end: bool = False
+    images: tuple[Path, ...] = ()
+    seconds: float = 3.0
+    runs: int = 200
+    limit_s: float = 60.0
+    rounds: int = 5
+    seed: int = 0
+    pinned: bool = True
+    compare: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.batches or min(self.batches) < 1:
+            raise UsageError(f"batches {self.batches}: give one or more sizes of at least 1")
+        for name in ("threads", "rounds", "runs"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} = {getattr(self, name)}: at least 1 is needed")
+        if not 0 < self.seconds <= self.limit_s:
+            raise UsageError(f"seconds = {self.seconds}: more than 0 is needed, and at most the limit {self.limit_s}")
+
+    @property
+    def streams(self) -> int:
+        """How many calls run at once."""
+        return 1 if self.mode == "latency" else max(1, usable_cores() // self.threads)
+
+    @property
+    def timing(self) -> TimingPlan:
+        """What each process does."""
+        return TimingPlan(
+            seconds=self.seconds / self.rounds,
+            calls=-(-self.runs // self.rounds),
+            limit_s=self.limit_s / self.rounds,
+            warmup_seconds=_LEAST_WARMUP_S,
+            warmup_limit_s=_WARMUP_LIMIT_S,
+        )
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A model with its images for one call, and what was found of it so far: measurements, or why there are none."""
+
+    name: str
+    sha256: str
+    path: Path
+    target: str
+    batch: int
+    images: NDArray[np.uint8] | ImageFiles
+    measured: list[Measurement] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def boundary(self) -> str:
+        """Say what a call begins and ends with."""
+        return END_TO_END if isinstance(self.images, ImageFiles) else CALL
+
+
+def bench(
+    artifacts: Sequence[Artifact], plan: BenchPlan, *, progress: Progress = lambda done, total: None
+) -> BenchReport:
+    """Measure artifacts side by side on every target, at every batch size.
+
+    Images are the artifact's golden ones, repeated to fill the batch. What refuses a file, crashes or hangs becomes
+    a failure of the report, and the others go on. Raises `UsageError` for a batch an artifact does not take.
+    """
+    with tempfile.TemporaryDirectory(prefix="ttl-deploy-bench-") as folder:
+        files = _image_files(plan, Path(folder)) if plan.end_to_end else ()
+        candidates = list(_candidates(artifacts, plan, files))
+        cores = choose_cores(plan.threads * plan.streams) if plan.pinned else ()
+        counters = find_counters()
+        idle_w = idle_watts(counters, seconds=_IDLE_S)
+        load_before, before = current_load(), _time_kernel_isolated(cores)
+        _measure_all(candidates, plan, cores=cores, energy=bool(idle_w), progress=progress)
+        after, load_after = _time_kernel_isolated(cores), current_load()
+    kernels = [before, *_kernels(candidates), after]
+    rows = tuple(
+        _row(candidate, plan, cores=cores, kernels_s=kernels, idle_w=idle_w)
+        for candidate in candidates
+        if not candidate.failure
+    )
+    return BenchReport(
+        machine=describe_machine(load_before=load_before, load_after=load_after),
+        rows=rows,
+        calibration_before_s=before,
+        calibration_after_s=after,
+        versions=installed_versions(),
+        settings=_settings(plan, len(files)),
+        failures=tuple(_failure(candidate, plan) for candidate in candidates if candidate.failure),
+        comparisons=compare_with_first(rows) if plan.compare else (),
+        energy_note=counters.note,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,67 +159,6 @@ class ModelToTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """What one fresh process reports."""
-
-    timing: Timing
-    runtime: str
-    precision: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidate:
-    """A model file with the images `(batch, H, W, 3)` of one call."""
-
-    name: str
-    path: Path
-    images: NDArray[np.uint8]
-
-
-def bench(
-    artifacts: Sequence[Artifact],
-    *,
-    target: str = "onnxruntime-cpu",
-    batches: Sequence[int] = (1,),
-    threads: int = 1,
-    seconds: float = 3.0,
-    rounds: int = 3,
-    progress: Progress = lambda done, total: None,
-) -> BenchReport:
-    """Measure artifacts side by side at each batch size; `seconds` per row are shared out among the rounds.
-
-    Images are the artifact's golden ones, repeated to fill the batch. Raises `UsageError` for a batch
-    the artifact does not take, `TargetUnavailableError` where the runtime crashes or hangs.
-    """
-    _check_counts(batches=batches, threads=threads, seconds=seconds, rounds=rounds)
-    subjects = [(artifact, batch) for artifact in artifacts for batch in batches]
-    candidates = [_candidate_of(artifact, batch) for artifact, batch in subjects]
-    load_before, before = current_load(), _calibrate_isolated()
-    measured = _measure_all(
-        candidates, target=target, threads=threads, seconds=seconds, rounds=rounds, progress=progress
-    )
-    after, load_after = _calibrate_isolated(), current_load()
-    rows = tuple(
-        _row(
-            artifact,
-            batch,
-            _whole(runs, artifact, target),
-            target=target,
-            threads=threads,
-            calibrations=(before, after),
-        )
-        for (artifact, batch), runs in zip(subjects, measured, strict=True)
-    )
-    return BenchReport(
-        machine=describe_machine(load_before=load_before, load_after=load_after),
-        rows=rows,
-        calibration_before_s=before,
-        calibration_after_s=after,
-        versions=installed_versions(),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTime:
     """A model's latency for one image: median of the rounds' medians, and their spread, in seconds."""
 
@@ -125,26 +169,26 @@ class ModelTime:
 
 
 def profile_models(
-    models: Sequence[ModelToTime],
-    *,
-    target: str = "onnxruntime-cpu",
-    threads: int = 1,
-    seconds: float = 1.0,
-    rounds: int = 3,
-    progress: Progress = lambda done, total: None,
-) -> tuple[ModelTime | Crashed | TimedOut, ...]:
-    """Measure many model files with one image each; `seconds` are per model.
+    models: Sequence[ModelToTime], plan: BenchPlan, *, progress: Progress = lambda done, total: None
+) -> tuple[ModelTime | str, ...]:
+    """Measure many model files with one image each.
 
-    Returns one entry per model, in order. A model that crashes the runtime or hangs does not stop the others.
+    Returns one entry per model, in order: its time, or why there is none. The others go on.
     """
-    _check_counts(batches=(1,), threads=threads, seconds=seconds, rounds=rounds)
     candidates = [
-        _Candidate(name=model.name, path=model.path, images=_noise(1, model.height, model.width)) for model in models
+        Candidate(
+            name=model.name,
+            sha256="",
+            path=model.path,
+            target=(plan.targets or (DEFAULT_TARGET,))[0],
+            batch=1,
+            images=_noise(model.height, model.width),
+        )
+        for model in models
     ]
-    measured = _measure_all(
-        candidates, target=target, threads=threads, seconds=seconds, rounds=rounds, progress=progress
-    )
-    return tuple(_model_time(runs) if isinstance(runs, list) else runs for runs in measured)
+    cores = choose_cores(plan.threads) if plan.pinned else ()
+    _measure_all(candidates, plan, cores=cores, energy=False, progress=progress)
+    return tuple(candidate.failure or _model_time(candidate.measured) for candidate in candidates)
 
 
 def inconclusive_rows(report: BenchReport) -> tuple[BenchRow, ...]:
@@ -164,91 +208,152 @@ def write_report(report: BenchReport, folder: Path) -> Path:
     return path
 
 
-def measure(
-    target: str, model: Path, images: NDArray[np.uint8], threads: int, plan: TimingPlan, round_number: int
-) -> Measurement:
-    """Open a model and time calls with `images`, in this process; made to run in a child."""
-    runtime = plugins.load("targets", target)()
-    start = time.perf_counter()
-    session = runtime.open(model, threads=threads)
-    load_s = time.perf_counter() - start
-    timing = time_calls(lambda: session.run(images), plan, round_number=round_number, load_s=load_s)
-    return Measurement(timing=timing, runtime=session.runtime, precision=session.precision)
-
-
-def calibrate() -> float:
-    """Return the median time in seconds of a fixed float32 matrix product: the machine's own speed now."""
-    rng = np.random.default_rng(0)
-    left, right = rng.random((2, _GEMM_SIZE, _GEMM_SIZE), dtype=np.float32)
-    plan = TimingPlan(seconds=0.3, calls=20)
-    timing = time_calls(lambda: left @ right, plan, round_number=0, load_s=0.0)
-    return float(np.median(timing.samples_s))
-
-
-def _measure_all(
-    candidates: Sequence[_Candidate], *, target: str, threads: int, seconds: float, rounds: int, progress: Progress
-) -> list[list[Measurement] | Crashed | TimedOut]:
-    """Return per candidate one measurement per round, or what ended its process."""
-    plan = TimingPlan(seconds=seconds / rounds, warmup_seconds=max(0.1, _WARMUP_SHARE * seconds / rounds))
-    timeout_s = _START_S + 20 * (plan.seconds + plan.warmup_seconds)
-    results: list[list[Measurement] | Crashed | TimedOut] = [[] for _ in candidates]
-    for step, (number, index) in enumerate(_abba(len(candidates), rounds)):
-        candidate, runs = candidates[index], results[index]
-        if isinstance(runs, list):
-            outcome = run_isolated(
-                measure, target, candidate.path, candidate.images, threads, plan, number, timeout_s=timeout_s
-            )
-            if isinstance(outcome, Finished):
-                runs.append(outcome.value)
-            else:
-                results[index] = outcome
-        progress(step + 1, rounds * len(candidates))
-    return results
-
-
-def _abba(candidates: int, rounds: int) -> Iterator[tuple[int, int]]:
-    """Yield round and candidate: forwards in even rounds, backwards in odd ones."""
+def shuffled_rounds(candidates: int, rounds: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield round and candidate of every measurement: in each round all candidates, in an order of its own."""
+    generator = random.Random(seed)
     for number in range(rounds):
-        order = range(candidates)
-        for index in order if number % 2 == 0 else reversed(order):
+        order = list(range(candidates))
+        generator.shuffle(order)
+        for index in order:
             yield number, index
 
 
-def _whole(runs: list[Measurement] | Crashed | TimedOut, artifact: Artifact, target: str) -> list[Measurement]:
-    outcome = Finished(value=runs) if isinstance(runs, list) else runs
-    doing = f"cannot measure {artifact.manifest.name} on {target}"
-    return value_of(outcome, error=TargetUnavailableError, doing=doing)
+def _measure_all(
+    candidates: Sequence[Candidate], plan: BenchPlan, *, cores: tuple[int, ...], energy: bool, progress: Progress
+) -> None:
+    """Measure every candidate once per round; one that fails is left out of the rounds that remain."""
+    steps = list(shuffled_rounds(len(candidates), plan.rounds, plan.seed))
+    for position, (number, index) in enumerate(steps):
+        candidate = candidates[index]
+        if not candidate.failure:
+            process = ProcessPlan(
+                target=candidate.target.partition(":")[0],
+                precision=candidate.target.partition(":")[2] or None,
+                model=candidate.path,
+                threads=plan.threads,
+                images=candidate.images,
+                timing=plan.timing,
+                round_number=number,
+                position=position,
+                streams=plan.streams,
+                cores=cores,
+                energy=energy,
+            )
+            _measure_one(candidate, process)
+        progress(position + 1, len(steps))
+
+
+def _measure_one(candidate: Candidate, process: ProcessPlan) -> None:
+    timeout_s = _START_S + 20 * process.timing.seconds + 2 * process.timing.limit_s
+    environment = limit_threads(process.threads)
+    try:
+        outcome = run_isolated(measure, process, time.monotonic(), timeout_s=timeout_s, environment=environment)
+    except TtlDeployError as error:
+        candidate.failure = str(error)
+        return
+    if isinstance(outcome, Finished):
+        candidate.measured.append(outcome.value)
+        return
+    tail = f"; its last words: {outcome.log_tail}" if outcome.log_tail else ""
+    done = f", after {len(candidate.measured)} good processes" if candidate.measured else ""
+    candidate.failure = f"the process {outcome.reason}{done}{tail}"
+
+
+def _candidates(artifacts: Sequence[Artifact], plan: BenchPlan, files: tuple[Path, ...]) -> Iterator[Candidate]:
+    for artifact in artifacts:
+        manifest = artifact.manifest
+        for target in plan.targets or (DEFAULT_TARGET,):
+            for batch in plan.batches:
+                if batch > manifest.input.max_batch:
+                    allowed = f"1 to {manifest.input.max_batch}"
+                    raise UsageError(f"batch {batch} is more than {manifest.name} takes: {allowed}")
+                sources: list[NDArray[np.uint8] | ImageFiles] = [_golden(artifact, batch)]
+                if files:
+                    sources.append(ImageFiles(paths=files, decode=manifest.decode, batch=batch))
+                for images in sources:
+                    yield Candidate(
+                        name=manifest.name,
+                        sha256=artifact.model_sha256,
+                        path=artifact.model_path,
+                        target=target,
+                        batch=batch,
+                        images=images,
+                    )
+
+
+def _golden(artifact: Artifact, batch: int) -> NDArray[np.uint8]:
+    golden, _ = artifact.golden()
+    return golden[np.arange(batch) % len(golden)]
+
+
+def _image_files(plan: BenchPlan, folder: Path) -> tuple[Path, ...]:
+    return plan.images or draw_images(folder)
+
+
+def _noise(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
 
 
 def _row(
-    artifact: Artifact,
-    batch: int,
-    runs: Sequence[Measurement],
+    candidate: Candidate,
+    plan: BenchPlan,
     *,
-    target: str,
-    threads: int,
-    calibrations: tuple[float, float],
+    cores: tuple[int, ...],
+    kernels_s: Sequence[float],
+    idle_w: dict[str, float],
 ) -> BenchRow:
-    timings = tuple(run.timing for run in runs)
-    samples = [sample for timing in timings for sample in timing.samples_s]
-    median, noise = median_of_medians(timings)
-    return BenchRow(
-        artifact=artifact.manifest.name,
-        artifact_sha256=artifact.model_sha256,
-        target=target,
-        runtime=runs[0].runtime,
-        precision=runs[0].precision,
-        batch=batch,
-        threads=threads,
-        boundary=BOUNDARY,
-        percentiles=tuple(percentile(samples, percent) for percent in PERCENTS),
-        minimum_s=min(samples),
-        variation=coefficient_of_variation(samples),
-        noise_s=noise,
-        throughput=batch / median,
-        verdict=judge(timings, calibration_before_s=calibrations[0], calibration_after_s=calibrations[1]),
-        timings=timings,
+    first = candidate.measured[0]
+    return make_row(
+        [one.timing for one in candidate.measured],
+        artifact=candidate.name,
+        artifact_sha256=candidate.sha256,
+        target=candidate.target,
+        runtime=first.runtime,
+        precision=first.precision,
+        batch=candidate.batch,
+        threads=plan.threads,
+        streams=plan.streams,
+        mode=plan.mode,
+        boundary=candidate.boundary,
+        cores=cores,
+        runs=plan.runs,
+        kernels_s=kernels_s,
+        idle_w=idle_w,
     )
+
+
+def _failure(candidate: Candidate, plan: BenchPlan) -> BenchFailure:
+    return BenchFailure(
+        artifact=candidate.name,
+        artifact_sha256=candidate.sha256,
+        target=candidate.target,
+        batch=candidate.batch,
+        threads=plan.threads,
+        mode=plan.mode,
+        boundary=candidate.boundary,
+        reason=candidate.failure,
+    )
+
+
+def _settings(plan: BenchPlan, files: int) -> BenchSettings:
+    images = "the artifacts' golden images"
+    if plan.end_to_end:
+        images += f"; end to end {files} " + ("given files" if plan.images else "PNG files drawn by code")
+    return BenchSettings(
+        seconds=plan.seconds,
+        runs=plan.runs,
+        limit_s=plan.limit_s,
+        rounds=plan.rounds,
+        seed=plan.seed,
+        pinned=plan.pinned,
+        environment=limit_threads(plan.threads),
+        images=images,
+    )
+
+
+def _kernels(candidates: Sequence[Candidate]) -> list[float]:
+    timings = [one.timing for candidate in candidates for one in candidate.measured]
+    return [timing.contention.kernel_s for timing in timings if timing.contention is not None]
 
 
 def _model_time(runs: Sequence[Measurement]) -> ModelTime:
@@ -256,29 +361,6 @@ def _model_time(runs: Sequence[Measurement]) -> ModelTime:
     return ModelTime(median_s=median, noise_s=noise, runtime=runs[0].runtime, precision=runs[0].precision)
 
 
-def _candidate_of(artifact: Artifact, batch: int) -> _Candidate:
-    limit = artifact.manifest.input.max_batch
-    if batch > limit:
-        raise UsageError(f"batch {batch} is more than {artifact.manifest.name} takes: 1 to {limit}")
-    golden, _ = artifact.golden()
-    images = golden[np.arange(batch) % len(golden)]
-    return _Candidate(name=artifact.manifest.name, path=artifact.model_path, images=images)
-
-
-def _noise(batch: int, height: int, width: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
-
-
-def _calibrate_isolated() -> float:
-    outcome = run_isolated(calibrate, timeout_s=_START_S, environment=_ONE_THREAD)
-    return value_of(outcome, error=TargetUnavailableError, doing="cannot time the calibration kernel")
-
-
-def _check_counts(*, batches: Sequence[int], threads: int, seconds: float, rounds: int) -> None:
-    if not batches or min(batches) < 1:
-        raise UsageError(f"batches {tuple(batches)}: give one or more sizes of at least 1")
-    for name, value in {"threads": threads, "rounds": rounds}.items():
-        if value < 1:
-            raise UsageError(f"{name} = {value}: at least 1 is needed")
-    if not seconds > 0:
-        raise UsageError(f"seconds = {seconds}: more than 0 is needed")
+def _time_kernel_isolated(cores: tuple[int, ...]) -> float:
+    outcome = run_isolated(time_kernel, cores, timeout_s=_START_S, environment=limit_threads(1))
+    return value_of(outcome, error=TargetUnavailableError, doing="cannot time the fixed matrix product")

@@ -1,137 +1,159 @@
-"""Latency samples and what may be said of them: percentiles with intervals, noise, a verdict.
+"""Latency samples of one process: warm-up until steady and kept apart, then raw samples of wall and CPU time.
 
 Nothing is clipped and warm-up never enters a statistic.
 """
 
-import math
+import threading
 import time
+from array import array
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ttl_deploy.records.benchmarks import Percentile, Timing
+from ttl_deploy.records.benchmarks import Timing
 
-PERCENTS = (50.0, 90.0, 99.0)
-_LEVEL = 0.95
-_OVERRUN = 0.01
-_STEADY_CALLS = 0.10
-_STEADY_SPREAD = 0.05
-_HOPELESS_SPREAD = 0.25
-INCONCLUSIVE = "inconclusive"
+_BLOCK_CALLS = 5
+_BLOCK_S = 0.1
+_BLOCKS = 3
+_AGREE = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingPlan:
-    """How long one process measures: at least so many seconds *and* so many calls, warm-up first."""
+    """How long one process measures: at least so many seconds *and* so many calls, within a limit of seconds.
+
+    Warm-up lasts at least so many seconds and calls. With a `warmup_limit_s` it goes on until the calls are
+    steady, at most so long.
+    """
 
     seconds: float
     calls: int = 5
+    limit_s: float = float("inf")
     warmup_seconds: float = 0.2
     warmup_calls: int = 5
+    warmup_limit_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Seconds of each call by two clocks, and of all calls together from the first start to the last end."""
+
+    wall_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+    elapsed_s: float
 
 
 def time_calls(call: Callable[[], object], plan: TimingPlan, *, round_number: int, load_s: float) -> Timing:
-    """Time repeated calls in this process, wall clock and CPU time of all its threads."""
-    warmup, _ = _samples(call, seconds=plan.warmup_seconds, calls=plan.warmup_calls)
-    wall, cpu = _samples(call, seconds=plan.seconds, calls=plan.calls)
-    return Timing(round=round_number, load_s=load_s, warmup_s=warmup, samples_s=wall, cpu_samples_s=cpu)
+    """Warm up and time repeated calls in this process, wall clock and CPU time of all its threads."""
+    warmup, settled = warm_up(call, plan)
+    samples = sample(call, plan)
+    return Timing(
+        round=round_number,
+        load_s=load_s,
+        warmup_s=warmup,
+        samples_s=samples.wall_s,
+        cpu_samples_s=samples.cpu_s,
+        settled=settled,
+    )
 
 
-def _samples(call: Callable[[], object], *, seconds: float, calls: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    wall: list[float] = []
-    cpu: list[float] = []
-    end = time.perf_counter_ns() + round(seconds * 1e9)
-    while len(wall) < calls or time.perf_counter_ns() < end:
+def warm_up(call: Callable[[], object], plan: TimingPlan) -> tuple[tuple[float, ...], bool | None]:
+    """Call until the plan's warm-up is over; returns the calls' seconds, and whether they became steady.
+
+    They are steady once the medians of the last three blocks (at least 5 calls and 0.1 s each) agree within
+    3 %. None where the plan does not ask.
+    """
+    first = _sample(call, seconds=plan.warmup_seconds, calls=plan.warmup_calls, limit_s=float("inf"))
+    if plan.warmup_limit_s is None:
+        return first.wall_s, None
+    warmup, medians, spent_s = list(first.wall_s), list[float](), first.elapsed_s
+    while spent_s < plan.warmup_limit_s:
+        block = _sample(call, seconds=_BLOCK_S, calls=_BLOCK_CALLS, limit_s=plan.warmup_limit_s - spent_s)
+        warmup += block.wall_s
+        spent_s += block.elapsed_s
+        medians.append(float(np.median(block.wall_s)))
+        if are_steady(medians):
+            return tuple(warmup), True
+    return tuple(warmup), False
+
+
+def are_steady(medians: Sequence[float]) -> bool:
+    """Tell whether the last three of these agree within 3 %."""
+    last = medians[-_BLOCKS:]
+    return len(last) == _BLOCKS and max(last) <= (1 + _AGREE) * min(last)
+
+
+def sample(call: Callable[[], object], plan: TimingPlan) -> Samples:
+    """Time calls as the plan says: wall clock, and CPU time of all threads of this process."""
+    return _sample(call, seconds=plan.seconds, calls=plan.calls, limit_s=plan.limit_s)
+
+
+def sample_streams(calls: Sequence[Callable[[], object]], plan: TimingPlan) -> Samples:
+    """Time several streams of calls at once, each in a thread of its own; CPU time is that of the stream's thread.
+
+    All begin together, and stop together when there are enough seconds and calls of all streams, so that no stream
+    runs alone for long. An error in one stream ends all, and is raised.
+    """
+    flow = _Flow(calls, plan)
+    with ThreadPoolExecutor(len(calls)) as pool:
+        ends = [pool.submit(flow.run, number) for number in range(len(calls))]
+    for end in ends:
+        end.result()
+    return flow.samples()
+
+
+class _Flow:
+    """What the threads of `sample_streams` share."""
+
+    def __init__(self, calls: Sequence[Callable[[], object]], plan: TimingPlan) -> None:
+        self._calls = calls
+        self._plan = plan
+        self._gate = threading.Barrier(len(calls))
+        self._wall = [array("d") for _ in calls]
+        self._cpu = [array("d") for _ in calls]
+        self._spans: list[tuple[float, float]] = []
+        self._over = False
+
+    def run(self, number: int) -> None:
+        call, wall, cpu = self._calls[number], self._wall[number], self._cpu[number]
+        self._gate.wait()
+        began = now = time.perf_counter()
+        try:
+            while not self._over:
+                cpu_start = time.thread_time_ns()
+                call()
+                end = time.perf_counter()
+                wall.append(end - now)
+                cpu.append((time.thread_time_ns() - cpu_start) / 1e9)
+                now = end
+                self._over = self._over or self._is_enough(now - began)
+        finally:
+            self._over = True
+        self._spans.append((began, now))
+
+    def samples(self) -> Samples:
+        return Samples(
+            wall_s=tuple(value for stream in self._wall for value in stream),
+            cpu_s=tuple(value for stream in self._cpu for value in stream),
+            elapsed_s=max(end for _, end in self._spans) - min(began for began, _ in self._spans),
+        )
+
+    def _is_enough(self, spent_s: float) -> bool:
+        enough = spent_s >= self._plan.seconds and sum(map(len, self._wall)) >= self._plan.calls
+        return enough or spent_s >= self._plan.limit_s
+
+
+def _sample(call: Callable[[], object], *, seconds: float, calls: int, limit_s: float) -> Samples:
+    """Call at least once, and until there were enough seconds and calls, or the limit is over."""
+    wall, cpu = array("d"), array("d")
+    begin = stop = time.perf_counter_ns()
+    end, limit = begin + round(seconds * 1e9), begin + limit_s * 1e9
+    while not wall or ((len(wall) < calls or stop < end) and stop < limit):
         cpu_start, start = time.process_time_ns(), time.perf_counter_ns()
         call()
         stop, cpu_stop = time.perf_counter_ns(), time.process_time_ns()
         wall.append((stop - start) / 1e9)
         cpu.append((cpu_stop - cpu_start) / 1e9)
-    return tuple(wall), tuple(cpu)
-
-
-def samples_needed(percent: float) -> int:
-    """Return the fewest samples from which a percentile may be reported: 11, 64, 130, 662 for p50 … p99.
-
-    The smallest n with p^n + n·p^(n−1)·(1−p) ≤ 0.01: MLPerf's early-stopping rule with one allowed overrun.
-    """
-    p, n = percent / 100, 1
-    while p**n + n * p ** (n - 1) * (1 - p) > _OVERRUN:
-        n += 1
-    return n
-
-
-def percentile(samples_s: Sequence[float], percent: float) -> Percentile:
-    """Return a percentile (nearest rank) with its distribution-free 95 % interval from order statistics.
-
-    All values are None where there are fewer samples than `samples_needed(percent)`.
-    """
-    n = len(samples_s)
-    if n < samples_needed(percent):
-        return Percentile(percent=percent, value_s=None, low_s=None, high_s=None)
-    ordered = sorted(samples_s)
-    low, high = _interval_ranks(n, percent / 100)
-    rank = max(1, math.ceil(n * percent / 100 - 1e-9))
-    return Percentile(
-        percent=percent,
-        value_s=ordered[rank - 1],
-        low_s=ordered[low - 1] if low else None,
-        high_s=ordered[high - 1] if high else None,
-    )
-
-
-def _interval_ranks(n: int, p: float) -> tuple[int | None, int | None]:
-    """Return the ranks (from 1) whose samples enclose the p-quantile; None where no sample is far enough out.
-
-    The number B of samples below the quantile is binomial(n, p). x_(l) lies above it with
-    probability P(B ≤ l − 1), x_(u) below it with probability P(B ≥ u); each may be 2.5 %.
-    """
-    below = np.cumsum(_binomial(n, p))
-    tail = (1 - _LEVEL) / 2
-    low = int(np.searchsorted(below, tail, side="right"))
-    high = int(np.searchsorted(below, 1 - tail, side="left")) + 1
-    return (low if low >= 1 else None), (high if high <= n else None)
-
-
-def _binomial(n: int, p: float) -> NDArray[np.float64]:
-    """Return the probabilities of 0 … n successes in n trials."""
-    k = np.arange(1, n + 1)
-    log_choose = np.concatenate([[0.0], np.cumsum(np.log(n - k + 1) - np.log(k))])
-    successes = np.arange(n + 1)
-    logarithm = log_choose + successes * math.log(p) + (n - successes) * math.log1p(-p)
-    return np.asarray(np.exp(logarithm), dtype=np.float64)
-
-
-def median_of_medians(timings: Sequence[Timing]) -> tuple[float, float]:
-    """Return the median of the rounds' medians, and the noise: the distance between their extremes (seconds)."""
-    medians = [float(np.median(timing.samples_s)) for timing in timings]
-    return float(np.median(medians)), max(medians) - min(medians)
-
-
-def coefficient_of_variation(samples_s: Sequence[float]) -> float:
-    """Return the standard deviation of the samples as a share of their mean."""
-    return float(np.std(samples_s) / np.mean(samples_s))
-
-
-def judge(timings: Sequence[Timing], *, calibration_before_s: float, calibration_after_s: float) -> str:
-    """Return `stable`, or `noisy: …` or `inconclusive: …` with what was unsteady and what to do.
-
-    Unsteady single calls spoil the high percentiles only and make a row noisy. The median is judged
-    by how far the rounds' medians lie apart, and by the machine's own speed before and after: from
-    25 % on, the row is inconclusive.
-    """
-    median, noise = median_of_medians(timings)
-    variation = coefficient_of_variation([sample for timing in timings for sample in timing.samples_s])
-    change = max(calibration_before_s, calibration_after_s) / min(calibration_before_s, calibration_after_s) - 1
-    spreads = {"rounds differ": noise / median, "the machine's own speed changed": change}
-    findings = [f"{what} by {share:.0%}" for what, share in spreads.items() if share > _STEADY_SPREAD]
-    if variation > _STEADY_CALLS:
-        findings.append(f"calls vary by {variation:.0%}")
-    if len(timings) < 2:
-        findings.append("one round only, so the noise between processes is unknown")
-    if not findings:
-        return "stable"
-    word = INCONCLUSIVE if max(spreads.values()) > _HOPELESS_SPREAD else "noisy"
-    return f"{word}: {'; '.join(findings)}. Close other programs, or measure for longer"
+    return Samples(wall_s=tuple(wall), cpu_s=tuple(cpu), elapsed_s=(stop - begin) / 1e9)

@@ -15,7 +15,7 @@ from ttl_deploy.evidence.linear_probe import fit_probe
 from ttl_deploy.records.data import DecodeSettings, Manifest
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
 from ttl_deploy.records.trials import Trial
-from ttl_deploy.runtime.bench import Measurement
+from ttl_deploy.runtime.measurement import Measurement
 from ttl_deploy.search.imagined import Course, Part
 from ttl_deploy.search.pace import Pace
 from ttl_deploy.search.profile_key import ProfilePlan

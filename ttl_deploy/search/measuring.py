@@ -6,6 +6,7 @@ uninterrupted measurement with a pause in it.
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from ttl_deploy.export.onnx_writer import export_for_timing
 from ttl_deploy.models import truncation
 from ttl_deploy.processes import Finished, run_isolated
 from ttl_deploy.records.models import ModelSpec
-from ttl_deploy.runtime.bench import Measurement, measure
+from ttl_deploy.runtime.measurement import Measurement, ProcessPlan, measure
 from ttl_deploy.runtime.timing import TimingPlan
 from ttl_deploy.search.profile_key import ProfilePlan
 
@@ -108,8 +109,11 @@ def measure_once(path: Path, spec: ModelSpec, plan: ProfilePlan, number: int) ->
     timing = TimingPlan(seconds=plan.seconds, warmup_seconds=max(_LEAST_WARMUP_S, _WARMUP_SHARE * plan.seconds))
     images = np.random.default_rng(0).integers(0, 256, (1, spec.image_size, spec.image_size, 3), dtype=np.uint8)
     timeout_s = _START_S + 20 * (timing.seconds + timing.warmup_seconds)
+    process = ProcessPlan(
+        target=plan.target, model=path, threads=plan.threads, images=images, timing=timing, round_number=number
+    )
     try:
-        outcome = run_isolated(measure, plan.target, path, images, plan.threads, timing, number, timeout_s=timeout_s)
+        outcome = run_isolated(measure, process, time.monotonic(), timeout_s=timeout_s)
     except ArtifactError as error:
         return str(error)
     return outcome.value if isinstance(outcome, Finished) else f"the runtime {outcome.reason}"

@@ -13,9 +13,9 @@ from functools import partial
 from ttl_deploy.errors import DataError, TargetUnavailableError
 from ttl_deploy.records.models import Cut, ModelSpec
 from ttl_deploy.records.trials import CutProfile, Profile
-from ttl_deploy.runtime.bench import Measurement
 from ttl_deploy.runtime.machine import describe_machine
-from ttl_deploy.runtime.timing import median_of_medians
+from ttl_deploy.runtime.measurement import Measurement
+from ttl_deploy.runtime.percentiles import median_of_medians
 from ttl_deploy.search import profile_cache
 from ttl_deploy.search.profile_cache import CachedLatency
 from ttl_deploy.search.profile_key import ProfilePlan, latency_keys

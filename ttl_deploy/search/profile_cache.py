@@ -15,8 +15,8 @@ from ttl_deploy.errors import DataError
 from ttl_deploy.files import publish_text, sha256_bytes
 from ttl_deploy.records import codec
 from ttl_deploy.records.benchmarks import Timing
-from ttl_deploy.runtime.bench import Measurement
-from ttl_deploy.runtime.timing import median_of_medians
+from ttl_deploy.runtime.measurement import Measurement
+from ttl_deploy.runtime.percentiles import median_of_medians
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,109 @@
+"""A benchmark's row from the raw samples of its processes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ttl_deploy.records.benchmarks import BenchRow, ColdStart, Energy, Memory, Mode, Timing
+from ttl_deploy.runtime.percentiles import (
+    PERCENTS,
+    coefficient_of_variation,
+    interval_over_processes,
+    median_of_medians,
+    percentile,
+)
+from ttl_deploy.runtime.steadiness import judge
+
+
+def make_row(
+    timings: Sequence[Timing],
+    *,
+    artifact: str,
+    artifact_sha256: str,
+    target: str,
+    runtime: str,
+    precision: str,
+    batch: int,
+    threads: int,
+    streams: int,
+    mode: Mode,
+    boundary: str,
+    cores: tuple[int, ...],
+    runs: int,
+    kernels_s: Sequence[float],
+    idle_w: Mapping[str, float],
+) -> BenchRow:
+    """Sum up the processes of one candidate; `idle_w` is what each energy counter saw of the idle machine."""
+    samples = [sample for timing in timings for sample in timing.samples_s]
+    median, noise = median_of_medians(timings)
+    medians = [float(np.median(timing.samples_s)) for timing in timings]
+    low, high = interval_over_processes(medians) if len(medians) > 1 else (None, None)
+    return BenchRow(
+        artifact=artifact,
+        artifact_sha256=artifact_sha256,
+        target=target,
+        runtime=runtime,
+        precision=precision,
+        batch=batch,
+        threads=threads,
+        boundary=boundary,
+        percentiles=tuple(percentile(samples, percent) for percent in PERCENTS),
+        minimum_s=min(samples),
+        variation=coefficient_of_variation(samples),
+        noise_s=noise,
+        throughput=batch / median if mode == "latency" else batch * _calls_per_second(timings),
+        verdict=judge(timings, kernels_s=kernels_s, threads=threads * streams),
+        timings=tuple(timings),
+        mode=mode,
+        streams=streams,
+        cores=cores,
+        median_s=median,
+        median_low_s=low,
+        median_high_s=high,
+        start=_middle_start([timing.start for timing in timings if timing.start is not None]),
+        memory=_largest([timing.memory for timing in timings if timing.memory is not None]),
+        energy=tuple(_energies(timings, batch=batch, idle_w=idle_w)),
+        notes=tuple(_notes(len(samples), runs)),
+    )
+
+
+def _calls_per_second(timings: Sequence[Timing]) -> float:
+    """Return the middle process's calls of all streams in a second."""
+    spans = [(len(timing.samples_s), timing.contention) for timing in timings]
+    return float(np.median([count / contention.elapsed_s for count, contention in spans if contention is not None]))
+
+
+def _middle_start(starts: Sequence[ColdStart]) -> ColdStart | None:
+    """Return the medians of each part of the cold start."""
+    if not starts:
+        return None
+    return ColdStart(
+        interpreter_s=float(np.median([start.interpreter_s for start in starts])),
+        import_s=float(np.median([start.import_s for start in starts])),
+        open_s=float(np.median([start.open_s for start in starts])),
+        first_run_s=float(np.median([start.first_run_s for start in starts])),
+    )
+
+
+def _largest(memories: Sequence[Memory]) -> Memory | None:
+    return max(memories, key=lambda memory: memory.peak_bytes, default=None)
+
+
+def _energies(timings: Sequence[Timing], *, batch: int, idle_w: Mapping[str, float]) -> Iterator[Energy]:
+    images = batch * sum(len(timing.samples_s) for timing in timings)
+    seconds = sum(timing.contention.elapsed_s for timing in timings if timing.contention is not None)
+    for counter, idle in idle_w.items():
+        joules = sum(timing.energy_j.get(counter, 0.0) for timing in timings)
+        yield Energy(
+            counter=counter,
+            per_image_j=joules / images,
+            per_image_above_idle_j=(joules - idle * seconds) / images,
+            images=images,
+            seconds=seconds,
+            idle_w=idle,
+        )
+
+
+def _notes(count: int, runs: int) -> Iterator[str]:
+    if count < runs:
+        yield f"{count} runs, fewer than the {runs} asked for: the limit of time was reached first"
