@@ -189,15 +189,7 @@ def print_bench(report: "BenchReport") -> None:
         columns += ("noise ms", "images/s")
         title = f"{report.rows[0].mode} on {machine.processor}, {machine.cores} cores"
         _print_numbered(columns, map(_bench_cells, report.rows), title=title)
-        costs = (
-            "artifact",
-            "target",
-            "cold start ms",
-            "import + open + first run ms",
-            "peak MB",
-            "added MB",
-            "mJ/image",
-        )
+        costs = ("row", "cold start ms", "import + open + first run ms", "peak MB", "added MB", "mJ/image")
         _print_numbered(costs, map(_bench_costs, report.rows))
     if report.comparisons:
         columns = ("compared", "time", "95 % interval", "noise", "by", "verdict")

@@ -124,7 +124,7 @@ def test_a_difference_below_the_noise_between_processes_is_not_claimed_however_m
 
 
 def test_what_a_round_shares_is_not_noise():
-    assert noise_floor(np.array([0.1, 0.1, 0.1])) == 0
+    assert noise_floor(np.array([0.1, 0.1, 0.1])) == pytest.approx(0, abs=1e-12)
     assert noise_floor(np.array([0.0, 0.2])) > 0.1
 
 

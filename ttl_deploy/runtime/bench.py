@@ -40,13 +40,13 @@ DEFAULT_TARGET = "onnxruntime-cpu"
 _START_S = 120.0
 _IDLE_S = 1.0
 _LEAST_WARMUP_S = 0.2
-_WARMUP_LIMIT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
     """How a benchmark is made; seconds, runs and the limit are for a row in all, shared out among its processes.
 
+    `warmup_limit_s` is for each process.
     A row is measured for at least so many seconds *and* so many runs, and never longer than `limit_s`. In latency
     mode one call follows the other; in throughput mode as many streams of calls run at once as fit on the cores.
     A target may ask for a precision, as in `openvino-cpu:bf16`; none given means the artifact's own target.
@@ -62,6 +62,7 @@ class BenchPlan:
     seconds: float = 3.0
     runs: int = 200
     limit_s: float = 60.0
+    warmup_limit_s: float = 3.0
     rounds: int = 5
     seed: int = 0
     pinned: bool = True
@@ -89,7 +90,7 @@ class BenchPlan:
             calls=-(-self.runs // self.rounds),
             limit_s=self.limit_s / self.rounds,
             warmup_seconds=_LEAST_WARMUP_S,
-            warmup_limit_s=_WARMUP_LIMIT_S,
+            warmup_limit_s=self.warmup_limit_s,
         )
 
 
