@@ -52,7 +52,7 @@ def run(
     from ttl_deploy.records import codec
     from ttl_deploy.runtime.artifact import open_artifact
     from ttl_deploy.runtime.bench import BenchPlan, bench, write_report
-    from ttl_deploy.runtime.predict import find_images
+    from ttl_deploy.runtime.image_files import find_images
 
     from .progress import say, show_steps
     from .runs import artifact_path, run_of_artifact
@@ -64,7 +64,7 @@ def run(
         threads=threads,
         mode=mode,
         end_to_end=end_to_end or images is not None,
-        images=find_images([images]) if images else (),
+        images=tuple(find_images([images])) if images else (),
         seconds=seconds,
         runs=runs,
         limit_s=max(limit, seconds),

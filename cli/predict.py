@@ -12,10 +12,8 @@ def run(
     artifact: Annotated[Path, typer.Argument(help="Artifact, or a run folder with one.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="CSV table to write.")] = Path("predictions.csv"),
-    target: Annotated[str, typer.Option(help="Runtime and device to run on.")] = "onnxruntime-cpu",
-    precision: Annotated[
-        str | None, typer.Option(help="Precision to run in: fp32, bf16 or int8. [default: as the file is]")
-    ] = None,
+    target: Annotated[str | None, typer.Option(help="Runtime and device to run on [the artifact's own].")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8 [the artifact's own].")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 8,
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads of the runtime; as many decode images meanwhile.")
@@ -36,6 +34,10 @@ def run(
     from .runs import artifact_path
 
     opened = open_artifact(artifact_path(artifact))
+    if target is None and opened.target_note:
+        say(opened.target_note)
+    if precision not in (None, opened.manifest.precision):
+        say(f"{opened.manifest.name} was checked in {opened.manifest.precision} at its export, not in {precision}")
     with show_steps(f"predicting with {opened.manifest.name}") as update:
         stream = predict(
             opened, images, target=target, precision=precision, threads=threads, batch=batch, progress=update

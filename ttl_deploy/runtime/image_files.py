@@ -13,28 +13,31 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
     """Yield the given files, and for each folder the image files below it, sorted by the parts of their paths.
 
     Only the names in one folder, and in those above it, are in memory at a time. Linked files are
-    followed, linked folders are not. Raises `UsageError` for a folder that cannot be read.
+    followed, linked folders are not. Raises `UsageError` for a folder that cannot be read, and at
+    the end where nothing was found.
     """
-    for path in paths:
-        if path.is_dir():
-            yield from map(Path, _walk(os.fspath(path)))
-        else:
-            yield path
+    return map(Path, _find(paths, ordered=True))
 
 
 def count_images(paths: Sequence[Path]) -> int:
-    """Count what `find_images` would yield; raises `UsageError` where that is nothing."""
-    count = sum(1 for path in paths if not path.is_dir())
-    count += sum(1 for path in paths if path.is_dir() for _ in _walk(os.fspath(path), ordered=False))
-    if not count:
+    """Count what `find_images` would yield; raises `UsageError` as it does."""
+    return sum(1 for _ in _find(paths, ordered=False))
+
+
+def _find(paths: Sequence[Path], *, ordered: bool) -> Iterator[str]:
+    found = False
+    for path in paths:
+        for name in _walk(os.fspath(path), ordered=ordered) if path.is_dir() else (os.fspath(path),):
+            found = True
+            yield name
+    if not found:
         given = ", ".join(map(str, paths)) or "nothing"
         raise UsageError(
             f"no images in {given}: give image files, or folders that hold PNG, JPEG, TIFF, WebP or BMP files"
         )
-    return count
 
 
-def _walk(folder: str, *, ordered: bool = True) -> Iterator[str]:
+def _walk(folder: str, *, ordered: bool) -> Iterator[str]:
     for name, is_folder in _entries(folder, ordered=ordered):
         path = os.path.join(folder, name)  # noqa: PTH118  # a Path for every file takes most of the walk's time
         if is_folder:

@@ -73,7 +73,7 @@ def predict(
     artifact: Artifact,
     paths: Sequence[Path],
     *,
-    target: str = "onnxruntime-cpu",
+    target: str | None = None,
     precision: str | None = None,
     threads: int = 1,
     batch: int = 8,
@@ -81,6 +81,7 @@ def predict(
 ) -> PredictionStream:
     """Predict images and folders of images, in order; `progress` is called with done and total.
 
+    Without a `target` or a `precision` they are the artifact's own, in which it was checked at its export.
     At most `4 * batch + threads + 1` decoded images are in memory, however many there are. `threads` are
     the runtime's; as many decode images meanwhile. Raises `UsageError` at once where there is nothing to
     predict, the batch is too big, or the precision cannot run.
@@ -89,7 +90,12 @@ def predict(
     limit = artifact.manifest.input.max_batch
     if not 1 <= batch <= limit:
         raise UsageError(f"batch = {batch}: {artifact.manifest.name} takes 1 to {limit} images at a time")
-    session = open_safely(target, artifact.model_path, threads=threads, precision=precision)
+    session = open_safely(
+        target or artifact.default_target,
+        artifact.model_path,
+        threads=threads,
+        precision=precision or artifact.manifest.precision,
+    )
     answers = _predictions(artifact, session, find_images(paths), threads=threads, batch=batch)
     counted = _count(answers, lambda done: progress(done, max(done, images)), every=batch)
     return PredictionStream(answers=counted, images=images, runtime=session.runtime, precision=session.precision)
