@@ -112,7 +112,7 @@ class OrtFormat(_Format):
     """An ONNX file for ONNX Runtime's CPU kernels: in 8 bits with unsigned activations."""
 
     def __init__(self) -> None:
-        super().__init__("ort", ("fp32", "int8"), (quantisation.CPU, quantisation.CPU_FULL))
+        super().__init__("ort", ("fp32", "int8"), (quantisation.CPU_FULL, quantisation.CPU))
 
 
 class OpenvinoFormat(_Format):

@@ -16,14 +16,11 @@ from torch import Tensor, nn
 
 import ttl_deploy
 from ttl_deploy.errors import GateError
+from ttl_deploy.export.graph import INPUT, MAX_BATCH, OPSET, OUTPUT
 from ttl_deploy.files import publish_bytes
 from ttl_deploy.models.input_conventions import fit_channels
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
 
-OPSET = 18
-INPUT = "image"
-OUTPUT = "probabilities"
-MAX_BATCH = 256
 _LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch._dynamo")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.export.onnx_writer import INPUT
+from ttl_deploy.export.graph import INPUT
 
 _CONTROL_IMAGES = 100
 _MAX_CHANGE = 0.005

@@ -17,7 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ttl_deploy.errors import GateError
-from ttl_deploy.export.onnx_writer import INPUT, OPSET
+from ttl_deploy.export.graph import INPUT, OPSET
 from ttl_deploy.plugins import load
 from ttl_deploy.runtime.inference import run_batches
 from ttl_deploy.runtime.parity import error_power
@@ -30,7 +30,7 @@ _NETWORK = "network."
 class Recipe:
     """A way to quantise: what activations become, which operators take part, and what the quantiser is told beside.
 
-    `floats_out` are operators whose results stay in single precision: the logits.
+    `floats_out` are operators whose results are not rounded themselves, only where the next layer takes them in.
     """
 
     name: str
@@ -40,8 +40,13 @@ class Recipe:
     floats_out: tuple[str, ...] = ("Gemm", "MatMul")
 
 
-SHARED = Recipe(name="S8S8 Conv/Gemm/MatMul", signed=True, operators=_WEIGHTED, float_biases=True)
-"""Signed, symmetric, biases left alone: what OpenVINO and TensorRT read. TensorRT's parser refuses int32 biases."""
+SHARED = Recipe(
+    name="S8S8 inputs of Conv/Gemm/MatMul", signed=True, operators=_WEIGHTED, float_biases=True, floats_out=_WEIGHTED
+)
+"""Signed, symmetric, biases left alone: what OpenVINO and TensorRT read. TensorRT's parser refuses int32 biases.
+
+Rounded before an activation (ReLU6), a result spends its 256 values on a range that is cut off right afterwards.
+"""
 CPU = Recipe(name="U8S8 Conv/Gemm/MatMul", signed=False, operators=_WEIGHTED, float_biases=False)
 """Unsigned activations: what ONNX Runtime's x86 kernels are fast at."""
 CPU_FULL = Recipe(

@@ -13,8 +13,9 @@ from torch import nn
 
 from ttl_deploy.errors import GateError, UsageError
 from ttl_deploy.export.golden import golden_images
+from ttl_deploy.export.graph import INPUT, MAX_BATCH, OPSET, OUTPUT
 from ttl_deploy.export.model_card import render_model_card
-from ttl_deploy.export.onnx_writer import INPUT, MAX_BATCH, OPSET, OUTPUT, Deployable, make_deployable, write_onnx
+from ttl_deploy.export.onnx_writer import Deployable, make_deployable, write_onnx
 from ttl_deploy.export.publishing import describe_file, put_in_place, refuse_foreign_files, staged, write_arrays
 from ttl_deploy.files import make_folder, publish_text
 from ttl_deploy.models.input_conventions import describe_convention
