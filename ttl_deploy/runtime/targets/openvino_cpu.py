@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ttl_deploy.errors import ArtifactError, TargetUnavailableError, UsageError
 from ttl_deploy.files import make_folder
+from ttl_deploy.runtime.ir_file import read_ir_facts
 from ttl_deploy.runtime.onnx_file import read_onnx_facts
 from ttl_deploy.runtime.targets import contract
 
 NAME = "openvino-cpu"
-IR, IR_WEIGHTS = "model.xml", "model.bin"
+_IR = "model.xml"
 _DEVICE = "CPU"
 _HEAVY = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 _PRECISION_OF_TYPE = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
@@ -105,7 +106,7 @@ class OpenVinoCpu:
     def build(self, model: Path, folder: Path) -> Path:
         """Write OpenVINO's own files, `model.xml` and `model.bin`, with all bits of the weights; returns the first."""
         read_onnx_facts(model)
-        target = make_folder(folder) / IR
+        target = make_folder(folder) / _IR
         try:
             openvino.save_model(openvino.Core().read_model(model), target, compress_to_fp16=False)
         except RuntimeError as error:
@@ -156,13 +157,11 @@ def _refuse_halves(session: OpenVinoSession, model: Path, precision: str | None)
 
 
 def _check_file(model: Path) -> None:
-    """Refuse an ONNX file that we would never write, and half an OpenVINO model, before native code reads it."""
-    if model.suffix != ".xml":
+    """Refuse a file that we would never write before native code reads it."""
+    if model.suffix == ".xml":
+        read_ir_facts(model)
+    else:
         read_onnx_facts(model)
-        return
-    for part in (model, model.with_suffix(".bin")):
-        if not part.is_file():
-            raise ArtifactError(f"{part} is missing: OpenVINO needs {model.name} and {model.stem}.bin side by side")
 
 
 def _executed_layers(compiled: openvino.CompiledModel) -> dict[str, int]:
