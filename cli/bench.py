@@ -16,7 +16,7 @@ def run(
         list[Path] | None, typer.Argument(help="Artifacts, or run folders with one [the newest here].")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Runtimes and devices to measure on, e.g. onnxruntime-cpu,openvino-cpu.")
+        str | None, typer.Option(help="Where to measure, e.g. onnxruntime-cpu,openvino-cpu:bf16 [each artifact's own].")
     ] = None,
     mode: Annotated[
         Literal["latency", "throughput"],
@@ -75,6 +75,8 @@ def run(
     )
     paths = [artifact_path(path) for path in (artifacts or [None])]
     opened = [open_artifact(path) for path in paths]
+    for note in dict.fromkeys(one.target_note for one in opened if not target and one.target_note):
+        say(note)
     with show_steps(f"timing {', '.join(artifact.manifest.name for artifact in opened)}") as update:
         report = bench(opened, plan, progress=update)
     owner = run_of_artifact(paths[0])

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ttl_deploy.errors import MissingExtraError
+from ttl_deploy.records.benchmarks import BenchFailure, ColdStart, Comparison, Energy, Memory
 from ttl_deploy.records.data import DataWarning
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.page import flatten_settings, render_page, write_page
@@ -200,6 +201,55 @@ def test_a_benchmark_shows_the_rows_of_this_artifact_only(story):
     assert "Benchmark on ward-pc" in text
     assert "another-target" not in text
     assert "another-host" not in text
+
+
+def test_a_benchmark_shows_what_was_measured_beside_the_latency(story):
+    export = story.exports[0]
+    bench = export.benchmarks[0]
+    row = replace(
+        bench.rows[0],
+        mode="throughput",
+        streams=2,
+        start=ColdStart(interpreter_s=9.0, import_s=0.1, open_s=0.02, first_run_s=0.003),
+        memory=Memory(before_bytes=30_000_000, peak_bytes=83_000_000),
+        energy=(
+            Energy(
+                counter="RAPL package-0",
+                per_image_j=0.0125,
+                per_image_above_idle_j=0.01,
+                images=10,
+                seconds=1.0,
+                idle_w=5.0,
+            ),
+        ),
+        notes=("87 runs, fewer than asked for",),
+    )
+    comparison = Comparison(
+        first=0, second=1, basis="cpu", reason="shared", ratio=0.5, low=0.45, high=0.55, floor=0.04, verdict="faster"
+    )
+    failure = BenchFailure(
+        artifact=row.artifact,
+        artifact_sha256=row.artifact_sha256,
+        target="other-cpu",
+        batch=1,
+        threads=1,
+        mode="latency",
+        boundary=row.boundary,
+        reason="the process gave no answer within 9 s",
+    )
+    shown = replace(bench, rows=(bench.rows[0], row), comparisons=(comparison,), failures=(failure,))
+    text = Outline(render_page(replace(story, exports=(replace(export, benchmarks=(shown,)),)))).text
+    for words in (
+        "throughput, 2 streams",
+        "123 ms",  # without the interpreter
+        "83 MB",
+        "12.5 mJ (RAPL package-0)",
+        "87 runs, fewer than asked for",
+        "takes 0.500 times as long as",
+        "by CPU time): faster",
+        "On other-cpu, batch 1, it could not be measured: the process gave no answer within 9 s",
+    ):
+        assert words in text
 
 
 def test_unknown_patients_are_named_as_a_weakness(story):

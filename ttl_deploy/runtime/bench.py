@@ -263,7 +263,7 @@ def _measure_one(candidate: Candidate, process: ProcessPlan) -> None:
 def _candidates(artifacts: Sequence[Artifact], plan: BenchPlan, files: tuple[Path, ...]) -> Iterator[Candidate]:
     for artifact in artifacts:
         manifest = artifact.manifest
-        for target in plan.targets or (DEFAULT_TARGET,):
+        for target in plan.targets or (artifact.default_target,):
             for batch in plan.batches:
                 if batch > manifest.input.max_batch:
                     allowed = f"1 to {manifest.input.max_batch}"
