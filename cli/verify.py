@@ -17,7 +17,11 @@ def run(
     data: Annotated[str | None, typer.Option(help="Labelled images to verify with [the run's own data].")] = None,
     label_col: Annotated[str | None, typer.Option(help="Column that is the label [as in the run].")] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val, test or all [test of the data it was trained on, all of others].")
+        str | None,
+        typer.Option(
+            help="train, val, test or all [test of the data it was trained on, val where test was never opened; all of "
+            "other data]."
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="Runtime and device to run on [the artifact's own].")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -93,7 +97,8 @@ def _labelled_images(
     manifest = prepare(source, label_col=label_col or (settings.label_col if settings else "label"), **same)
     if split is None:
         known = artifact.references()
-        split = "test" if any(sample.sha256 in known for sample in manifest.samples) else "all"
+        recorded = {sample.split for sample in manifest.samples if sample.sha256 in known}
+        split = next((one for one in ("test", "val") if one in recorded), "all")
     chosen = [sample for sample in manifest.samples if split in ("all", sample.split)]
     return LabelledImages(
         images=_decoded(manifest.root, chosen, artifact.manifest, update),

@@ -17,7 +17,7 @@ from ttl_deploy.runtime.artifact import decide
 from ttl_deploy.runtime.inference import run_batches
 
 PARITY_LIMIT = 1e-4
-_LEAST_LOG = np.log(1e-30)
+_LEAST = 1e-30
 _ONLY: tuple[Metric, ...] = ("auroc",)
 
 
@@ -138,8 +138,7 @@ def _percentiles(worst: NDArray[np.float64]) -> tuple[float, float, float] | Non
 
 
 def _centred_logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore"):
-        logs = np.maximum(np.log(probabilities.astype(np.float64)), _LEAST_LOG)
+    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 
 
