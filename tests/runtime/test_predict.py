@@ -307,6 +307,18 @@ def test_a_precision_that_cannot_run_is_refused_at_once(artifact, pictures, prec
         predict(artifact, [pictures[0]], precision=precision)
 
 
+def test_an_int8_artifact_runs_where_the_runtime_takes_it_in_fp32_and_that_is_told(artifact, pictures):
+    said = replace(artifact, manifest=replace(artifact.manifest, precision="int8"))
+    stream = predict(said, [pictures[0]], target="onnxruntime-cpu")
+    assert (len(list(stream)), stream.precision) == (5, "fp32")
+
+
+def test_a_bf16_artifact_is_run_in_bf16_or_not_at_all(artifact, pictures):
+    said = replace(artifact, manifest=replace(artifact.manifest, precision="bf16"))
+    with pytest.raises(UsageError, match="onnxruntime-cpu cannot run bf16 on this machine"):
+        predict(said, [pictures[0]], target="onnxruntime-cpu")
+
+
 def test_another_target_says_the_same(artifact, pictures):
     pytest.importorskip("openvino")
     stream = predict(artifact, [pictures[0]], target="openvino-cpu", batch=2)

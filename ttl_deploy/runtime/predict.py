@@ -94,11 +94,16 @@ def predict(
         target or artifact.default_target,
         artifact.model_path,
         threads=threads,
-        precision=precision or artifact.manifest.precision,
+        precision=precision or _own_precision(artifact),
     )
     answers = _predictions(artifact, session, find_images(paths), threads=threads, batch=batch)
     counted = _count(answers, lambda done: progress(done, max(done, images)), every=batch)
     return PredictionStream(answers=counted, images=images, runtime=session.runtime, precision=session.precision)
+
+
+def _own_precision(artifact: Artifact) -> str | None:
+    """Return the precision to ask for: bf16 is chosen on opening, all others are how the file is."""
+    return "bf16" if artifact.manifest.precision == "bf16" else None
 
 
 def write_predictions(

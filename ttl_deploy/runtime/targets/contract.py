@@ -40,8 +40,8 @@ def check_ran(precision: str | None, *, ran: str, model: Path, target: str, can:
     """
     if precision is not None and precision != ran:
         raise UsageError(
-            f"{target} runs {model} in {ran}, and {precision} was asked for: this file can run in "
-            f"{' or '.join(can)}; for {precision} give a file that was exported so"
+            f"{target} runs {model} in {ran}, and {precision} was asked for: there this file can run in "
+            f"{' or '.join(can)}; for {precision} use another target, or a file that was exported for it"
         )
 
 
