@@ -1,6 +1,7 @@
 """Whether `bench` says the same of a file as OpenVINO's own `benchmark_app`, on the same core, in turns.
 
-Run:  python benchmarks/beside_benchmark_app.py ARTIFACT [--rounds 8] [--seconds 3]
+Run:  chrt --fifo 1 python benchmarks/beside_benchmark_app.py ARTIFACT [ARTIFACT ...] [--rounds 10] [--seconds 2]
+`chrt` puts both ahead of all other programs; leave it out on a quiet machine.
 Every round runs both once, in an order of its own: a process of `bench` and a process of benchmark_app, fp32, one
 thread, one stream, one image, synchronous calls, pinned to the same core. Their medians are compared per round.
 `bench` times what a caller waits for: it also checks the array and copies the probabilities.
@@ -8,6 +9,7 @@ thread, one stream, one image, synchronous calls, pinned to the same core. Their
 
 import argparse
 import math
+import os
 import random
 import re
 import subprocess
@@ -65,21 +67,34 @@ def time_with_bench(artifact: Artifact, core: int, seconds: float, number: int) 
     return outcome.value
 
 
+def _describe_scheduling() -> str:
+    return "chrt --fifo 1 " if os.sched_getscheduler(0) == os.SCHED_FIFO else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("artifact", type=Path)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("artifacts", type=Path, nargs="+")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2.0)
     given = parser.parse_args()
-    artifact, order = open_artifact(given.artifact), random.Random(0)
+    rows: list[dict[str, object]] = []
+    for path in given.artifacts:
+        rows += compare(open_artifact(path), given.rounds, given.seconds)
+    command = f"python benchmarks/beside_benchmark_app.py ARTIFACT ARTIFACT --rounds {given.rounds}"
+    store("beside_benchmark_app", _describe_scheduling() + command, rows)
+
+
+def compare(artifact: Artifact, rounds: int, seconds: float) -> list[dict[str, object]]:
+    """Run both in turns; returns the ratio of their medians with its interval, and then the rounds."""
+    order = random.Random(0)
     (core,) = choose_cores(1)
     rows: list[dict[str, object]] = []
     logarithms = []
-    for number in range(given.rounds):
+    for number in range(rounds):
         app_first = order.random() < 0.5
-        app_s = time_with_app(artifact, core, given.seconds) if app_first else 0.0
-        ours = time_with_bench(artifact, core, given.seconds, number).timing
-        app_s = app_s if app_first else time_with_app(artifact, core, given.seconds)
+        app_s = time_with_app(artifact, core, seconds) if app_first else 0.0
+        ours = time_with_bench(artifact, core, seconds, number).timing
+        app_s = app_s if app_first else time_with_app(artifact, core, seconds)
         ours_s = float(np.median(ours.samples_s))
         logarithms.append(math.log(ours_s / app_s))
         waited = waited_share([ours], threads=1) or 0.0
@@ -87,13 +102,8 @@ def main() -> None:
         print(rows[-1], flush=True)
     mean, half = mean_and_half_width(np.array(logarithms))
     bounds = {"ratio": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
-    summary = {"model": artifact.manifest.name, "rounds": given.rounds, **bounds}
-    print(summary)
-    store(
-        "beside_benchmark_app",
-        f"python benchmarks/beside_benchmark_app.py ARTIFACT --rounds {given.rounds}",
-        [summary, *rows],
-    )
+    print(bounds)
+    return [{"model": artifact.manifest.name, "rounds": rounds, **bounds}, *rows]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Benchmarks: fresh processes, every raw sample kept, failures contained."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -233,3 +235,20 @@ def test_a_batch_too_large_for_the_artifact_is_refused(artifact_folder):
 def test_impossible_requests_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         BenchPlan(**options)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin a process")
+def test_an_artificially_loaded_machine_is_flagged(artifact_folder):
+    """Two busy loops on the only core we leave ourselves, as would be two on each core of a machine."""
+    kept = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(kept)})
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        (row,) = bench([open_artifact(artifact_folder)], replace(FAST, seconds=0.5)).rows
+    finally:
+        os.sched_setaffinity(0, kept)
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert row.verdict.startswith("inconclusive: other programs kept us from the core")
+    assert row.cores == (min(kept),)

@@ -72,10 +72,11 @@ def compare_with_first(rows: Sequence[BenchRow]) -> tuple[Comparison, ...]:
 def decide(mean: float, half: float, floor: float) -> str:
     """Say what a mean logarithm of ratios means, with half the width of its interval and the noise floor (a share).
 
-    Where processes of one candidate differ by more than a quarter, no tie can be told from a difference.
+    Without a difference it is a tie only if the interval excludes differences of a quarter: a wider one says nothing.
     """
     if abs(mean) <= half or abs(mean) <= math.log1p(floor):
-        return TIE if floor <= _HOPELESS else f"{INCONCLUSIVE}: processes of one candidate differ by {floor:.0%}"
+        width = math.expm1(half)
+        return TIE if width <= _HOPELESS else f"{INCONCLUSIVE}: the interval is {width:.0%} wide to each side"
     return FASTER if mean < 0 else SLOWER
 
 
