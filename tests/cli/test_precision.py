@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 SEARCH = shlex.split(
     "search --backbone shufflenet_v2_x0_5 --weights none --data 'phantom:texture?patients=140&size=32&seed=3' "
     "--image-size 32 --cuts stage2.3 --policy exhaustive --epochs 2 --batch-size 16 --val-fraction 0.4 "
-    "--skip profile,probe,test"
+    "--skip profile,test"
 )
 
 

@@ -215,7 +215,7 @@ def test_a_file_that_answers_at_random_is_not_published(new_net, shipped_manifes
         return replace(answered, probabilities=noise / noise.sum(axis=1, keepdims=True))
 
     monkeypatch.setattr(writer, "run_file", noisy)
-    with pytest.raises(GateError, match="no int8 file held the gate in 3 tries, and nothing was published"):
+    with pytest.raises(GateError, match=r"no int8 file held the gate in . tries, and nothing was published"):
         export("ort", "int8", new_net(), shipped_manifest, tmp_path / "stem")
     assert list(tmp_path.iterdir()) == []
 
@@ -264,3 +264,25 @@ def test_openvino_files_carry_their_description_and_run_as_asked(precision, new_
     report = verify(artifact, labelled(proof, manifest))
     assert report.passed, report.note
     assert report.executed.precision == precision
+
+
+def test_without_openvino_the_shared_file_is_judged_by_onnx_runtime_which_says_what_it_computed_in(
+    new_net, shipped_manifest, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ttl_deploy.runtime.artifact.find_spec", lambda name: None)
+    manifest, _ = export("onnx", "int8", new_net(), shipped_manifest, tmp_path / "stem")
+    artifact = open_artifact(tmp_path / "stem")
+    assert artifact.default_target == manifest.executed.target == "onnxruntime-cpu"
+    assert "install 'ttl-deploy[openvino]'" in artifact.target_note
+    assert sum(manifest.executed.layers.values()) == 3
+    assert read_onnx_facts(artifact.model_path).weight_precision == "int8"
+
+
+def test_a_shared_file_prefers_openvino_where_it_is_and_says_so(new_net, shipped_manifest, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    manifest, proof = export("onnx", "int8", new_net(), shipped_manifest, tmp_path / "stem")
+    artifact = open_artifact(tmp_path / "stem")
+    assert artifact.default_target == manifest.executed.target == "openvino-cpu"
+    assert "--target onnxruntime-cpu forces it" in artifact.target_note
+    for target in ("openvino-cpu", "onnxruntime-cpu"):
+        assert verify(artifact, labelled(proof, manifest), target=target).passed

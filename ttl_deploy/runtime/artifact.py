@@ -106,6 +106,15 @@ def default_target(manifest: ArtifactManifest) -> str:
     return _OPENVINO if preferred else _ORT
 
 
+def precision_to_ask(manifest: ArtifactManifest) -> str | None:
+    """Return the precision to open a file in; None for 8 bits, which a file has or has not, whatever is asked.
+
+    What a runtime makes of them is for the session to say: of the file that runtimes share, ONNX Runtime computes
+    most layers in fp32 between the roundings.
+    """
+    return None if manifest.precision == "int8" else manifest.precision
+
+
 def _is_shared_int8(manifest: ArtifactManifest) -> bool:
     return manifest.format == "onnx" and manifest.precision == "int8"
 

@@ -114,7 +114,7 @@ def compare_auroc(
 ) -> AurocDrop:
     """Compare the AUROCs of file and model on the same resamples of patients; says in words where that cannot be."""
     images, patients = len(truth.labels), len(set(truth.patients))
-    reason = _why_undefined(given, truth)
+    reason = why_undefined(given, truth)
     if reason:
         return AurocDrop(file=None, model=None, difference=None, images=images, patients=patients, reason=reason)
     level = LEVEL if gate is None else gate.level
@@ -142,7 +142,8 @@ def _centred_logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 
 
-def _why_undefined(given: NDArray[np.float32], truth: Truth) -> str:
+def why_undefined(given: NDArray[np.float32], truth: Truth) -> str:
+    """Say why AUROCs cannot be compared on such images, whatever a file says of them; nothing where they can."""
     if not np.isfinite(given).all():
         return "some probabilities are not finite"
     labels, patients = np.asarray(truth.labels), np.asarray(truth.patients)

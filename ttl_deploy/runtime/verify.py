@@ -14,7 +14,7 @@ from ttl_deploy.plugins import Session
 from ttl_deploy.records.artifacts import ArtifactManifest, Parity, VerifyReport
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Score
-from ttl_deploy.runtime.artifact import Artifact
+from ttl_deploy.runtime.artifact import Artifact, precision_to_ask
 from ttl_deploy.runtime.inference import open_safely, run_batches
 from ttl_deploy.runtime.parity import PARITY_LIMIT, Truth, compare, describe
 
@@ -59,7 +59,7 @@ def verify(
     """
     _check_data(artifact, data)
     manifest, target = artifact.manifest, target or artifact.default_target
-    session = open_safely(target, artifact.model_path, threads=threads, precision=manifest.precision)
+    session = open_safely(target, artifact.model_path, threads=threads, precision=precision_to_ask(manifest))
     executed = describe(session, target)
     golden = check_golden(artifact, session, limit=limit, target=target)
     probabilities = run_batches(session, data.images, max_batch=artifact.manifest.input.max_batch)
