@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ttl_deploy.runtime.stored_predictions import StoredPredictions, tell_temperatures
+from ttl_deploy.errors import UsageError
+from ttl_deploy.runtime.stored_predictions import StoredPredictions, read, tell_temperatures
 
 
 def model(name: str, classes: int, temperature: float) -> StoredPredictions:
@@ -26,3 +27,9 @@ def test_nothing_is_said_where_nothing_can_move(classes: int, temperatures: tupl
 def test_several_classes_at_different_temperatures_are_told() -> None:
     told = tell_temperatures([model("trial", 3, 1.0), model("file", 3, 1.5)])
     assert "(trial 1, file 1.5; 1 is none)" in told
+
+
+def test_an_artifact_of_lower_precision_is_refused_because_it_holds_another_models_predictions(tiny, tmp_path):
+    folder = tiny.write(tmp_path / "int8", manifest=tiny.manifest(precision="int8"))
+    with pytest.raises(UsageError, match="holds what the trained model said, not what it says itself"):
+        read([folder], split="val")

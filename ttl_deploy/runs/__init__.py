@@ -10,6 +10,7 @@
                                          predictions_val.npz,predictions_test.npz,worker.log}
       results.csv  front.csv  stages.csv  probe.json  probe.safetensors  front.json  chosen.json
       earlier_openings.json  subgroups.csv
-      exports/<cut>/{model.onnx,manifest.json,…}   bench/<host>/…      (several strategies: exports/<cut>__<strategy>/)
+      exports/<cut>/{model.onnx,manifest.json,…}   bench/<host>/…      (several strategies: exports/<cut>__<strategy>/;
+                                                        not onnx in fp32: exports/<cut>-<format>-<precision>/)
       report.html  NEXT_STEPS.txt
 """
