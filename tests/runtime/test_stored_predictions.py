@@ -31,5 +31,5 @@ def test_several_classes_at_different_temperatures_are_told() -> None:
 
 def test_an_artifact_of_lower_precision_is_refused_because_it_holds_another_models_predictions(tiny, tmp_path):
     folder = tiny.write(tmp_path / "int8", manifest=tiny.manifest(precision="int8"))
-    with pytest.raises(UsageError, match="holds what the trained model said, not what it says itself"):
+    with pytest.raises(UsageError, match="holds what the trained model said, not what it says"):
         read([folder], split="val")

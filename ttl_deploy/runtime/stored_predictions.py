@@ -162,8 +162,8 @@ def _of_artifact(path: Path, split: Split, labels: Path | None) -> StoredPredict
     described = artifact.manifest
     if described.precision != "fp32":
         raise UsageError(
-            f"{path} computes in {described.precision}, and holds what the trained model said, not what it says itself: "
-            "run `ttl-deploy predict` with it, and give the table"
+            f"{path} computes in {described.precision}, and holds what the trained model said, not what it says "
+            "itself: run `ttl-deploy predict` with it, and give the table"
         )
     folder = RunFolder(path.resolve().parent.parent)
     run = folder if (folder.data / "manifest.csv").is_file() else None
