@@ -27,8 +27,8 @@ from ttl_deploy.runtime.comparison import TIE, compare_rows
 from ttl_deploy.runtime.steadiness import waited_share
 
 SHORT = BenchPlan(seconds=0.5, runs=100, rounds=5, limit_s=10.0, warmup_limit_s=0.5, compare=True)
-SIMULATED = 1000
-DRAWS = 1000
+SIMULATED = 400
+DRAWS = 300
 BLOCK = 10
 MACHINES = (
     {},

@@ -181,6 +181,25 @@ def test_a_file_that_the_runtime_refuses_is_a_failure(artifact_folder, monkeypat
     assert bench([open_artifact(artifact_folder)], FAST).failures[0].reason == "cannot open"
 
 
+def test_targets_are_measured_side_by_side_each_in_the_precision_asked_for(artifact_folder, monkeypatch):
+    asked = []
+
+    def refuse(process):
+        asked.append((process.target, process.precision))
+        return Crashed(signal_number=None, exit_code=1, log_tail="")
+
+    replace_measuring(monkeypatch, refuse)
+    plan = replace(FAST, targets=("onnxruntime-cpu", "openvino-cpu:bf16"))
+    report = bench([open_artifact(artifact_folder)], plan)
+    assert sorted(asked, key=str) == [("onnxruntime-cpu", None), ("openvino-cpu", "bf16")]
+    assert [one.target for one in report.failures] == ["onnxruntime-cpu", "openvino-cpu:bf16"]
+
+
+def test_a_precision_that_the_target_does_not_know_is_a_failure(artifact_folder):
+    (failure,) = bench([open_artifact(artifact_folder)], replace(FAST, targets=("onnxruntime-cpu:fp8",))).failures
+    assert "fp8" in failure.reason
+
+
 def test_an_unknown_target_is_a_failure_that_names_the_known_ones(artifact_folder):
     (failure,) = bench([open_artifact(artifact_folder)], replace(FAST, targets=("abacus",))).failures
     assert "onnxruntime-cpu" in failure.reason

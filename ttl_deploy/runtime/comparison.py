@@ -3,8 +3,11 @@
 The unit is the process, not the call: calls within a process resemble each other (same memory layout, same moment),
 so thousands of them say little about the next process. Rounds are paired: both candidates run in every round, and
 what a whole round shares, such as a machine that slows down, drops out of its ratio. The interval is Student's t on
-the logarithms of the rounds' ratios. A bootstrap over the processes was tried: with five it is too narrow, and calls
-one comparison of a file with itself in eight a difference (`benchmarks/aa_comparison.py --simulate`).
+the logarithms of the rounds' ratios.
+
+A bootstrap over processes, then blocks of calls, was simulated beside it (`benchmarks/aa_comparison.py --simulate`).
+It knows no pairs: where the machine becomes 30 % slower meanwhile it sees next to no difference of 10 % (this rule: 4
+of 5), and with three processes it calls one copy in ten a difference.
 """
 
 import math
