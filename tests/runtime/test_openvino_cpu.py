@@ -149,3 +149,26 @@ def test_a_file_with_a_fixed_batch_runs_that_batch(files):
     np.testing.assert_allclose(session.run(noise(4)[:3]), expected[:3], atol=1e-6)
     with pytest.raises(UsageError, match="takes 4 at a time"):
         session.run(noise(5))
+
+
+def test_mutated_models_are_refused_or_run_and_nothing_else(tiny, tmp_path):
+    original = tiny.model().SerializeToString()
+    rng = np.random.default_rng(1)
+    path, refused = tmp_path / "model.onnx", 0
+    for _ in range(60):
+        damaged = bytearray(original)
+        damaged[rng.integers(0, len(original))] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(damaged)
+        try:
+            OpenVinoCpu().open(path, threads=1).run(tiny.images(1))
+        except (ArtifactError, UsageError):  # the second: it says that it takes other images
+            refused += 1
+    assert 30 <= refused < 60
+
+
+def test_a_name_that_is_no_text_is_told_in_an_error_of_ours(tiny, tmp_path):
+    path = tmp_path / "model.onnx"
+    content = tiny.model().SerializeToString()
+    path.write_bytes(content.replace(b"scaled", b"\xff\xffaled", 1))
+    with pytest.raises(ArtifactError, match=r"OpenVINO cannot open .*model\.onnx"):
+        OpenVinoCpu().open(path, threads=1)

@@ -27,6 +27,7 @@ _HEAVY = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 _PRECISION_OF_TYPE = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _KEPT_BATCH_SIZES = 4
+_FOREIGN_ERRORS = (RuntimeError, UnicodeDecodeError)  # the second where its message quotes bytes of a damaged name
 
 
 class OpenVinoSession:
@@ -68,8 +69,8 @@ class OpenVinoSession:
             request = self._request(size)
             request.infer({0: filled}, share_inputs=True)
             return np.array(request.get_output_tensor(0).data[:count], dtype=np.float32)
-        except RuntimeError as error:
-            raise ArtifactError(f"OpenVINO could not run {self._path}: {_first_line(error)}") from error
+        except _FOREIGN_ERRORS as error:
+            raise ArtifactError(f"OpenVINO could not run {self._path}: {_last_words(error)}") from error
 
     def _size_for(self, count: int) -> int:
         """Choose the compiled batch size that runs `count` images."""
@@ -109,8 +110,8 @@ class OpenVinoCpu:
         target = make_folder(folder) / _IR
         try:
             openvino.save_model(openvino.Core().read_model(model), target, compress_to_fp16=False)
-        except RuntimeError as error:
-            raise ArtifactError(f"OpenVINO cannot convert {model}: {_first_line(error)}. Export it again") from error
+        except _FOREIGN_ERRORS as error:
+            raise ArtifactError(f"OpenVINO cannot convert {model}: {_last_words(error)}. Export it again") from error
         return target
 
     def open(self, model: Path, *, threads: int, precision: str | None = None) -> OpenVinoSession:
@@ -125,8 +126,8 @@ class OpenVinoCpu:
         core, settings = openvino.Core(), _settings(threads, precision)
         try:
             session = OpenVinoSession(core, core.read_model(model), model, settings)
-        except RuntimeError as error:
-            raise ArtifactError(f"OpenVINO cannot open {model}: {_first_line(error)}. Export it again") from error
+        except _FOREIGN_ERRORS as error:
+            raise ArtifactError(f"OpenVINO cannot open {model}: {_last_words(error)}. Export it again") from error
         _refuse_halves(session, model, precision)
         file_can = ("int8",) if session.precision == "int8" else tuple(name for name in can if name in _HINTS)
         contract.check_ran(precision, ran=session.precision, model=model, target=NAME, can=file_can)
@@ -192,7 +193,8 @@ def _output_of(model: openvino.Model, path: Path) -> int:
     raise ArtifactError(f"{path} gives {given}; an artifact of ttl-deploy gives float probabilities (batch, classes)")
 
 
-def _first_line(error: RuntimeError) -> str:
+def _last_words(error: RuntimeError | UnicodeDecodeError) -> str:
     """Return the last line that says something: OpenVINO puts its own source lines in front."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"
