@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 import precisions  # this very file, as children can import it
 from results import store
 
