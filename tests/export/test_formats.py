@@ -127,6 +127,8 @@ def test_an_8_bit_file_says_how_it_was_made_what_ran_and_that_it_passed(ort_int8
     assert manifest.quantisation.calibration == DESCRIBED
     assert manifest.quantisation.attempts[-1].passed
     assert read_onnx_facts(folder / "model.onnx").weight_precision == "int8"
+    own = open_artifact(folder).golden_of_file()
+    assert manifest.gate.golden_limit == pytest.approx(min(0.02, 0.1 * np.ptp(own, axis=0).max()))
     parity = codec.load(Parity, folder / "verify.json")
     assert parity.passed
     assert parity.gate == manifest.gate

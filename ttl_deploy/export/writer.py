@@ -44,7 +44,7 @@ from ttl_deploy.runtime.artifact import (
     open_artifact,
     precision_to_ask,
 )
-from ttl_deploy.runtime.parity import Answered, Truth, answer, compare, why_undefined
+from ttl_deploy.runtime.parity import PARITY_LIMIT, Answered, Truth, answer, compare, why_undefined
 
 REFERENCE_TARGET = "onnxruntime-cpu"
 IR_VERSION = 10
@@ -52,7 +52,8 @@ _GATE_BATCH = 16
 _SMALL_BATCH_IMAGES = 4
 _TIMEOUT_S = 1800.0
 _CONSTANT_BELOW = 1e-7
-_LEAST_FOREIGN_LIMIT = 0.05
+_SHARE_OF_SPREAD = 0.1
+_FOREIGN_TIMES = 2.5
 _LARGEST_FOREIGN_LIMIT = 0.5
 
 
@@ -261,9 +262,10 @@ def _check_finished(
 
 def _check_proof(manifest: ArtifactManifest, proof: Proof | None) -> None:
     """Refuse at once, before minutes of work, a lower precision that nothing could be said about."""
-    if manifest.precision == "fp32" or proof is None:
+    if manifest.precision == "fp32":
         return
-    reason = why_undefined(proof.probabilities, _truth_of(proof))
+    given = Writing(source=Path(), manifest=manifest, proof=proof).checked_proof
+    reason = why_undefined(given.probabilities, _truth_of(given))
     if reason:
         raise GateError(
             f"{manifest.precision} cannot be judged on validation, and was not published: {reason}. "
@@ -291,11 +293,18 @@ def _compare_with_truth(
 
 
 def _set_limits(gate: Gate | None, given: NDArray[np.float32], golden: _Golden) -> Gate | None:
-    """Let other targets round up to twice as differently as this one does from single precision."""
+    """Limit how far the finished file may lie from what it said, by how much its answers to the golden images vary.
+
+    A network whose probabilities hardly move would pass any fixed limit. Other targets may round up to twice as
+    differently as this one does from single precision.
+    """
     if gate is None:
         return None
+    spread = float(np.ptp(given, axis=0).max())
+    at_home = float(np.clip(_SHARE_OF_SPREAD * spread, PARITY_LIMIT, gate.golden_limit))
     own = float(np.abs(given - golden.probabilities).max())
-    return replace(gate, foreign_golden_limit=float(np.clip(2 * own, _LEAST_FOREIGN_LIMIT, _LARGEST_FOREIGN_LIMIT)))
+    abroad = float(np.clip(2 * own, _FOREIGN_TIMES * at_home, _LARGEST_FOREIGN_LIMIT))
+    return replace(gate, golden_limit=at_home, foreign_golden_limit=abroad)
 
 
 def _describe_folder(manifest: ArtifactManifest, parity: Parity, stage: Path) -> ArtifactManifest:
