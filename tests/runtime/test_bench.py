@@ -271,3 +271,24 @@ def test_an_artificially_loaded_machine_is_flagged(artifact_folder):
             loop.wait()
     assert row.verdict.startswith("inconclusive: other programs kept us from the core")
     assert row.cores == (min(kept),)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "precision", "expected"),
+    [("onnx", "fp32", "onnxruntime-cpu"), ("openvino", "bf16", "openvino-cpu"), ("openvino", "int8", "openvino-cpu")],
+)
+def test_an_artifact_is_timed_in_the_precision_that_it_was_made_for(
+    artifact_folder, monkeypatch, file_format, precision, expected
+):
+    asked = []
+
+    def refuse(process):
+        asked.append((process.target, process.precision))
+        return Crashed(signal_number=None, exit_code=1, log_tail="")
+
+    replace_measuring(monkeypatch, refuse)
+    artifact = open_artifact(artifact_folder)
+    manifest = replace(artifact.manifest, format=file_format, precision=precision)
+    monkeypatch.setattr(type(artifact), "model_sha256", "0" * 64)
+    bench([replace(artifact, manifest=manifest)], FAST)
+    assert asked == [(expected, "bf16" if precision == "bf16" else None)]

@@ -263,7 +263,7 @@ def _measure_one(candidate: Candidate, process: ProcessPlan) -> None:
 def _candidates(artifacts: Sequence[Artifact], plan: BenchPlan, files: tuple[Path, ...]) -> Iterator[Candidate]:
     for artifact in artifacts:
         manifest = artifact.manifest
-        for target in plan.targets or (artifact.default_target,):
+        for target in plan.targets or (_own_target(artifact),):
             for batch in plan.batches:
                 if batch > manifest.input.max_batch:
                     allowed = f"1 to {manifest.input.max_batch}"
@@ -280,6 +280,12 @@ def _candidates(artifacts: Sequence[Artifact], plan: BenchPlan, files: tuple[Pat
                         batch=batch,
                         images=images,
                     )
+
+
+def _own_target(artifact: Artifact) -> str:
+    """Return the target that the artifact is for, with the precision where the file alone does not say it."""
+    asked = artifact.manifest.precision == "bf16"
+    return f"{artifact.default_target}:bf16" if asked else artifact.default_target
 
 
 def _golden(artifact: Artifact, batch: int) -> NDArray[np.uint8]:
