@@ -115,6 +115,20 @@ def test_verify_finds_no_flipped_decision(ttl_deploy: Run, finished: Path) -> No
     assert report["file_scores"][0]["value"] == pytest.approx(report["model_scores"][0]["value"], abs=1e-6)
 
 
+def test_the_artifact_carries_what_the_search_said_of_its_cut(run_folder: Path) -> None:
+    front = json.loads((run_folder / "front.json").read_text())
+    (folder,) = (run_folder / "exports").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    card = (folder / "model_card.md").read_text()
+    if manifest["model"]["cut"] == "full":
+        assert manifest["comparison"] is None
+        assert "This is the full network." in card
+        return
+    told = manifest["comparison"]["verdicts"]
+    assert told == [one for one in front["verdicts"]["verdicts"] if one["model"] == manifest["model"]["cut"]]
+    assert f"**{told[0]['verdict']}** to full" in card
+
+
 def test_a_changed_model_file_is_refused(ttl_deploy: Run, run_folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(next((run_folder / "exports").iterdir()), tmp_path / "artifact")
     content = bytearray((copy / "model.onnx").read_bytes())

@@ -2,6 +2,7 @@
 
 from ttl_deploy.records.artifacts import SHIFTED, ArtifactManifest, Calibration, CalibrationEffect, Parity
 from ttl_deploy.records.data import DataFingerprint
+from ttl_deploy.records.models import FULL
 from ttl_deploy.records.scores import Score
 from ttl_deploy.runtime.artifact import FILES
 from ttl_deploy.runtime.precision_words import describe_attempt, describe_parity, describe_precision
@@ -14,6 +15,7 @@ def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
         _what(manifest),
         f"## Intended use\n\n{manifest.intended_use}",
         f"## Scores\n\n{_scores(_apart_from_decisions(manifest))}",
+        f"## Beside the full network\n\n{_comparison(manifest)}",
         f"## Calibration\n\n{_calibration(manifest.calibration)}",
         f"## Operating point\n\n{_operating_point(manifest)}",
         f"## Data\n\n{_data(manifest.data)}",
@@ -72,6 +74,27 @@ def _scores(scores: tuple[Score, ...]) -> str:
         return "None were recorded."
     head = "| metric | split | value | interval | images | patients |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(map(_score_row, scores)) + f"\n\nIntervals: {scores[0].method}"
+
+
+def _comparison(manifest: ArtifactManifest) -> str:
+    """Say whether this cut is shown to be as good as the full network: never more than the test said."""
+    comparison = manifest.comparison
+    if manifest.model.cut == FULL:
+        return "This is the full network."
+    if comparison is None:
+        return "It was not tested whether this cut is as good as the full network."
+    (found,) = comparison.verdicts
+    said = (
+        f"On the {comparison.split} split ({comparison.patients} patients), at a margin of {comparison.margin:g} in "
+        f"AUROC: **{found.verdict}** to {_plain(comparison.reference)}; {found.reason}."
+    )
+    gap = found.difference
+    if gap is None:
+        return said
+    return (
+        f"{said} Difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] ({100 * gap.level:g} % interval, paired "
+        "by patient, means over the trained seeds)."
+    )
 
 
 def _score_row(score: Score) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from ttl_deploy.records.data import DataFingerprint, DecodeSettings, Split
 from ttl_deploy.records.models import InputConvention, ModelSpec
-from ttl_deploy.records.scores import Needed, PairedDifference, Score
+from ttl_deploy.records.scores import Comparison, Needed, PairedDifference, Score
 
 FileFormat = Literal["onnx", "ort", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -226,7 +226,8 @@ class ArtifactManifest:
     `output` is the name of the probabilities `(batch, classes)`, which sum to 1 and are calibrated if
     `calibration` says so; `scores` are of these. `decision` says how a probability becomes a class: `argmax`, or for
     two classes `threshold`; `operating_point` says how that was chosen. Both are None in artifacts
-    that were exported before there were such, `calibration` also where it was not wanted.
+    that were exported before there were such, `calibration` also where it was not wanted. `comparison` is that of this
+    cut, as a mean over its seeds, with the full network on the test split; None where there was none.
     """
 
     name: str
@@ -258,6 +259,7 @@ class ArtifactManifest:
     executed: Execution | None = None
     gate: Gate | None = None
     quantisation: Quantisation | None = None
+    comparison: Comparison | None = None
 
     @property
     def temperature(self) -> float:

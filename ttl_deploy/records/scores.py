@@ -1,6 +1,6 @@
 """Scores with their uncertainty, verdicts on them, the front, and the choice made from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ttl_deploy.records.candidates import Candidate
@@ -288,6 +288,17 @@ class Front:
         """Return the verdict on a candidate; None where there is none, as on the reference."""
         found = () if self.verdicts is None else self.verdicts.verdicts
         return next((one for one in found if one.model == name), None)
+
+    def compared(self, name: str) -> Comparison | None:
+        """Return the comparison of one candidate with the reference; None where there is no verdict on it.
+
+        Its p-values stay corrected for all candidates that were compared.
+        """
+        found = self.verdict(name)
+        if self.verdicts is None or found is None:
+            return None
+        models = tuple(one for one in self.verdicts.models if one.name in (self.verdicts.reference, name))
+        return replace(self.verdicts, models=models, verdicts=(found,))
 
     def point_of(self, cut: str, strategy: str) -> FrontPoint:
         """Return the point of a cut and strategy; raises KeyError for a candidate that was not trained."""

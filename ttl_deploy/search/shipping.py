@@ -178,6 +178,7 @@ def _export(run: RunFolder, plan: _Plan, point: FrontPoint, key: str, settled: S
     weights.load_weights(model, run.trial(key) / WEIGHTS)
     folder = plan.folder(run.export(trial.candidate))
     described = _describe(run, trial, result, point, data, settled, name=f"{trial.model.backbone}-{folder.name}")
+    described = replace(described, comparison=findings.read(run).front.compared(point.name))
     manifest = plan.exporter.export(
         model.eval(),
         replace(described, precision=plan.precision),
