@@ -153,6 +153,7 @@ def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
 def print_verification(report: "VerifyReport") -> None:
     """Print parity, and the scores of file and model side by side."""
 
+    from ttl_deploy.evidence.metrics import METRIC_WORDS
     from ttl_deploy.report.numbers import format_score
     from ttl_deploy.runtime.precision_words import describe_parity
 
@@ -168,7 +169,7 @@ def print_verification(report: "VerifyReport") -> None:
     model = {score.metric: score for score in report.model_scores}
     rows = [
         (
-            score.metric.replace("_", " "),
+            METRIC_WORDS[score.metric],
             format_score(score),
             format_score(model[score.metric]) if score.metric in model else "not recorded",
         )

@@ -30,6 +30,21 @@ from ttl_deploy.evidence.answers import Answers, Flags, Floats, Integers, read_a
 from ttl_deploy.evidence.curves import Curves, Ranking
 from ttl_deploy.records.scores import METRICS, Metric
 
+METRIC_WORDS: dict[Metric, str] = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "sensitivity_at_specificity": f"sensitivity at {100 * curves.FIXED:g} % specificity",
+    "specificity_at_sensitivity": f"specificity at {100 * curves.FIXED:g} % sensitivity",
+    "f1": "F1",
+    "brier": "Brier score (lower is better)",
+    "calibration_error": "calibration error (lower is better)",
+    "kappa": "kappa, quadratic weights",
+}
+"""What readers know the metrics by."""
 OF_CURVES: tuple[Metric, ...] = ("auroc", "auprc", "sensitivity_at_specificity", "specificity_at_sensitivity")
 
 

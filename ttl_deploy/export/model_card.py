@@ -1,5 +1,6 @@
 """The page for people that lies beside a shipped model."""
 
+from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.records.artifacts import SHIFTED, ArtifactManifest, Calibration, CalibrationEffect, Parity
 from ttl_deploy.records.data import DataFingerprint
 from ttl_deploy.records.models import FULL
@@ -101,8 +102,9 @@ def _score_row(score: Score) -> str:
     value = f"{score.value:.3f}" if score.value is not None else f"undefined ({_plain(score.reason)})"
     known = score.low is not None and score.high is not None
     interval = f"{score.low:.3f} to {score.high:.3f} ({score.level:.0%})" if known else "none"
-    metric = score.metric.replace("_", " ")
-    return f"| {metric} | {score.split} | {value} | {interval} | {score.images} | {score.patients} |"
+    return (
+        f"| {METRIC_WORDS[score.metric]} | {score.split} | {value} | {interval} | {score.images} | {score.patients} |"
+    )
 
 
 def _interval(score: Score | None) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ttl_deploy.evidence.choice import LIMITS_WORDS, RULE_WORDS
+from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.records.scores import METRICS, PICK_RULES, Axis, Choice, Front, FrontPoint, Score
 from ttl_deploy.report import verdicts
-from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, Listing
+from ttl_deploy.report.listing import AXIS_WORDS, Listing
 from ttl_deploy.report.numbers import format_difference, format_score
 
 _SPLITS = {"val": "validation", "test": "test"}

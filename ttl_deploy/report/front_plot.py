@@ -6,8 +6,9 @@ are mid-tones that stand on light and dark paper alike; text and grid get theirs
 
 from dataclasses import dataclass
 
+from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Standing
-from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of
+from ttl_deploy.report.listing import AXIS_WORDS, auroc_of
 from ttl_deploy.report.looks import Look, clean_label, label_strategy, looks_of
 from ttl_deploy.report.numbers import (
     format_bytes,

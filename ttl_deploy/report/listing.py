@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from ttl_deploy.evidence.curves import FIXED
 from ttl_deploy.records.candidates import JOINT, WARM
-from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Score
+from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Score
 from ttl_deploy.report.numbers import (
     format_difference,
     format_latency,
@@ -26,20 +25,6 @@ _DISPENSABLE = (
     "verdict",
 )
 """Columns that a narrow terminal can do without, the first first."""
-METRIC_WORDS: dict[Metric, str] = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "sensitivity_at_specificity": f"sensitivity at {100 * FIXED:g} % specificity",
-    "specificity_at_sensitivity": f"specificity at {100 * FIXED:g} % sensitivity",
-    "f1": "F1",
-    "brier": "Brier score (lower is better)",
-    "calibration_error": "calibration error (lower is better)",
-    "kappa": "kappa, quadratic weights",
-}
 NEAR = "~"
 """Stands before an axis on which a candidate is off the front but not clearly worse."""
 NEAR_WORDS = (

@@ -9,6 +9,7 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.evidence.subgroup_words import explain
 from ttl_deploy.files import publish_text
 from ttl_deploy.plugins import import_part
@@ -20,7 +21,7 @@ from ttl_deploy.report.costs import cost_rows, describe_exhaustive, format_count
 from ttl_deploy.report.evidence import gather_evidence
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
-from ttl_deploy.report.listing import AXIS_WORDS, METRIC_WORDS, auroc_of, explain_strategies, format_test_seeds
+from ttl_deploy.report.listing import AXIS_WORDS, auroc_of, explain_strategies, format_test_seeds
 from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.subgroup_plot import draw_subgroups
