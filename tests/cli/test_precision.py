@@ -72,7 +72,7 @@ def test_too_few_patients_to_judge_8_bits_by_exit_with_4_and_publish_nothing(
     done = ttl_deploy("export", copy, "--format", "ort", "--precision", "int8")
     assert done.returncode == 4, done.stderr
     assert "patients only, fewer than 10" in done.stderr
-    assert list((copy / "exports").iterdir()) == []
+    assert list(copy.glob("exports/*")) == []
 
 
 def test_8_bits_lie_beside_single_precision_and_say_what_ran(
