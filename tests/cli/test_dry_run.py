@@ -37,7 +37,7 @@ def foretell(*arguments: str, here: Path, cache: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "policy", [pytest.param(name, marks=pytest.mark.slow) if name == "hierarchical" else name for name in POLICIES]
+    "policy", [name if name == "guided" else pytest.param(name, marks=pytest.mark.slow) for name in POLICIES]
 )
 def test_what_a_search_does_lies_within_its_forecast(policy: str, cache: Path, tmp_path: Path) -> None:
     arguments = ("--policy", policy, *POLICIES[policy], "-o", "run")

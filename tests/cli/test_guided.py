@@ -86,7 +86,7 @@ def test_an_exit_is_exported_and_makes_the_decisions_of_the_joint_network(ttl_de
     "moment",
     [
         pytest.param("probe.safetensors", marks=pytest.mark.slow),
-        f"trials/{JOINT}/metrics.jsonl",
+        pytest.param(f"trials/{JOINT}/metrics.jsonl", marks=pytest.mark.slow),
         pytest.param("trials/stage2.3__joint__s0", marks=pytest.mark.slow),
         "trials/*from-joint*/last.ckpt",
     ],

@@ -66,7 +66,13 @@ def wait_for(path: Path, pattern: str, *, process: "subprocess.Popen[str]") -> N
 
 
 @pytest.mark.parametrize(
-    "moment", ["profile.json", "trials/*/last.ckpt", "trials/*/result.json", "trials/*/predictions_test.npz"]
+    "moment",
+    [
+        pytest.param("profile.json", marks=pytest.mark.slow),
+        "trials/*/last.ckpt",
+        pytest.param("trials/*/result.json", marks=pytest.mark.slow),
+        "trials/*/predictions_test.npz",
+    ],
 )
 def test_a_killed_search_ends_with_the_ledger_of_an_uninterrupted_one(
     moment: str, start: Callable[[], "subprocess.Popen[str]"], tmp_path: Path, run_folder: Path

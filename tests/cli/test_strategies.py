@@ -112,6 +112,7 @@ def test_a_named_candidate_is_exported_to_a_folder_of_its_own_and_verifies(ttl_d
     assert "linear-probe" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_search_killed_while_a_pupil_learns_ends_with_the_ledger_of_an_uninterrupted_one(
     run: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ TORCH = ("torch", "torchvision", "scipy", "sklearn")
 HOSTILE = "[red]<b>=x</b>"
 SEARCH = shlex.split(
     "search --backbone shufflenet_v2_x0_5 --weights none --policy exhaustive --image-size 32 --cuts stage2.3 "
-    "--epochs 1 --batch-size 16 --workers 2 --profile-seconds 0.05 --test-fraction 0.45 --no-progress --data films"
+    "--epochs 1 --batch-size 16 --workers 2 --skip profile --test-fraction 0.45 --no-progress --data films"
 )
 Made = tuple[Path, Path, tuple[subprocess.CompletedProcess[str], ...]]
 
