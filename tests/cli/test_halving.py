@@ -49,9 +49,8 @@ def test_those_that_rest_for_ever_are_on_no_front_and_the_report_is_made(ttl_dep
     assert report.returncode == 0, report.stderr
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param("trials/*/metrics.jsonl", marks=pytest.mark.slow), "trials/*/predictions_val-epoch2.npz"]
-)
+@pytest.mark.parametrize("moment", ["trials/*/metrics.jsonl", "trials/*/predictions_val-epoch2.npz"])
+@pytest.mark.slow
 def test_a_halving_search_that_was_killed_ends_as_an_uninterrupted_one(
     run: Path, cache: Path, tmp_path: Path, moment: str
 ) -> None:

@@ -179,6 +179,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return here, call([*SEARCH, "-o", "run"], cwd=here, TTL_DEPLOY_CACHE=str(here / "cache"))
 
 
+@pytest.mark.slow
 def test_a_register_that_cannot_be_used_does_not_stop_a_search(
     plain: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:

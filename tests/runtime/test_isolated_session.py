@@ -127,7 +127,10 @@ def test_a_forgotten_session_leaves_no_process_behind(open_faulty):
     child = session._child
     assert child.poll() is None
     del session
-    assert child.poll() == -signal.SIGKILL
+    assert child.poll() in (
+        0,
+        -signal.SIGKILL,
+    )  # its line was closed, on which it ends by itself, and then it was killed
 
 
 def test_the_child_of_a_killed_process_ends(third_party):
