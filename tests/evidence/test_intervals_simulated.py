@@ -53,3 +53,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say(patients, per_patient):
     if per_patient == 1:
         print(f"{'auroc by DeLong':28} {by_delong / STUDIES:.3f}")
         assert 0.93 <= by_delong / STUDIES <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patients", [150, 500])
+def test_no_percentiles_of_the_calibration_error_hold_the_truth_often_enough(patients):
+    generator = np.random.default_rng(3)
+    probabilities, labels, _ = draw_study(generator, patients=1_000_000, per_patient=1)
+    truth = metrics.evaluate("calibration_error", probabilities, labels).value
+    as_they_are = mirrored = 0
+    for _ in range(500):
+        study = draw_study(generator, patients=patients, per_patient=1)
+        resampled = intervals.resample(*study, replicates=400, only=("calibration_error",))
+        value = resampled.evaluations["calibration_error"].value
+        low, high = intervals.percentile_interval(resampled.replicates["calibration_error"])
+        as_they_are += low <= truth <= high
+        mirrored += 2 * value - high <= truth <= 2 * value - low
+    print(f"\n{patients} patients: percentiles {as_they_are / 500:.3f}, mirrored {mirrored / 500:.3f}")
+    assert as_they_are / 500 < 0.5
+    assert mirrored / 500 < 0.9

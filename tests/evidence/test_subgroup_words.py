@@ -1,4 +1,4 @@
-"""What is said of subgroups: how many were looked at, what is small, and names that cannot break a table."""
+"""What is said of subgroups: how many were looked at, what is small, and what was left out."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ttl_deploy.evidence.columns import find_groupings
-from ttl_deploy.evidence.subgroup_words import escape_markdown, explain, render_subgroups_markdown, tell_columns
+from ttl_deploy.evidence.subgroup_words import explain, tell_columns
 from ttl_deploy.evidence.subgroups import Cases, Scored, score_columns, score_split
 from ttl_deploy.records import codec
 from ttl_deploy.records.subgroups import LeftOut, Subgroups
@@ -45,29 +45,6 @@ def found():
     return make(rows)
 
 
-def cells_of(line):
-    """Split a row of a Markdown table at its bars, escaped ones left alone."""
-    return [cell.strip() for cell in line.replace("\\|", "\0").strip("|").split("|")]
-
-
-def test_every_group_has_a_row_of_as_many_cells(found):
-    lines = render_subgroups_markdown(found).splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 2 + 1 + 5
-    assert {len(cells_of(line)) for line in table} == {8}
-    assert cells_of(table[2])[0] == "all"
-    score = found.overall.score("auroc")
-    assert cells_of(table[2])[4] == f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
-    assert cells_of(table[3])[:4] == ["sex: F", "120", "120", str(found.columns[0].groups[0].positives)]
-
-
-def test_names_from_data_are_no_markup(found):
-    text = render_subgroups_markdown(found)
-    assert "<script>" not in text.replace("\\<", "")
-    assert "[y](" not in text.replace("\\[", "").replace("\\]", "")
-    assert escape_markdown("a|b\n*c*") == "a\\|b \\*c\\*"
-
-
 def test_it_is_said_how_many_groups_were_looked_at_and_what_was_left_out(found):
     said = " ".join(explain(found))
     assert "5 groups were looked at" in said
@@ -89,7 +66,6 @@ def test_untested_columns_of_one_reason_stand_together():
     said = explain(found)
     assert "Not tested for an AUROC that is the same in all groups: sex, ward (more than two classes)." in said
     assert not any("large p" in sentence for sentence in said)
-    assert len(cells_of(render_subgroups_markdown(found).splitlines()[0])) == 7
 
 
 def test_unknown_patients_are_a_warning(found):
@@ -102,15 +78,6 @@ def test_without_columns_there_is_a_sentence(found):
     assert tell_columns(none).startswith("The data set has no columns besides path, label, patient and split")
     some = replace(none, left_out=(LeftOut(column="id\x1b", reason="one value only: F"),))
     assert tell_columns(some) == "Columns left out: id\ufffd (one value only: F)."
-    assert render_subgroups_markdown(none) == tell_columns(none)
-
-
-def test_small_groups_are_noted_and_have_no_interval():
-    found = make([{"sex": "M" if n < 9 else "F"} for n in range(240)])
-    row = next(line for line in render_subgroups_markdown(found).splitlines() if line.startswith("| sex: M"))
-    cells = cells_of(row)
-    assert cells[-1].startswith("too small to judge: ")
-    assert " to " not in cells[4]
 
 
 def test_the_record_survives_json(found):

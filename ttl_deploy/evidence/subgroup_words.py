@@ -1,12 +1,9 @@
-"""What subgroups say, in sentences and as a Markdown table; needs no more than the record."""
+"""What subgroups say, in sentences; needs no more than the record."""
 
 from collections.abc import Iterator
 
 from ttl_deploy.evidence.columns import clean_name
-from ttl_deploy.records.scores import Score
-from ttl_deploy.records.subgroups import EqualityTest, Subgroup, SubgroupColumn, Subgroups
-
-_MARKUP = "\\`*_[]<>|#&~"
+from ttl_deploy.records.subgroups import EqualityTest, SubgroupColumn, Subgroups
 
 
 def explain(subgroups: Subgroups) -> tuple[str, ...]:
@@ -42,43 +39,6 @@ def _tell_test(column: SubgroupColumn, test: EqualityTest, *, columns: int) -> s
     left = "" if len(test.groups) == len(column.groups) else f" ({', '.join(test.groups)})"
     corrected = f", {test.p_holm:.2g} corrected for {columns} columns" if columns > 1 else ""
     return f"{clean_name(column.column)}: p = {test.p:.2g}{corrected} for an AUROC that is the same in all groups{left}"
-
-
-def render_subgroups_markdown(subgroups: Subgroups) -> str:
-    """Render tables for a model card, one row per group; names from data are escaped. Ends without a line break."""
-    if not subgroups.columns:
-        return escape_markdown(tell_columns(subgroups))
-    positive = len(subgroups.classes) == 2
-    head = ("group", "images", "patients", *(("positive",) if positive else ()), "AUROC", "sensitivity", "specificity")
-    lines = [f"| {' | '.join(head)} | note |", f"|{'---|' * (len(head) + 1)}"]
-    lines.append(_row("all", subgroups.overall, positive=positive))
-    for column in subgroups.columns:
-        lines += [
-            _row(f"{clean_name(column.column)}: {group.name}", group, positive=positive) for group in column.groups
-        ]
-    sentences = [f"- {escape_markdown(sentence)}" for sentence in explain(subgroups)]
-    return "\n".join((*lines, "", *sentences))
-
-
-def escape_markdown(text: str) -> str:
-    """Keep a name from being read as Markdown or HTML, and on one line."""
-    for sign in _MARKUP:
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
-
-
-def _row(name: str, group: Subgroup, *, positive: bool) -> str:
-    counts = [group.images, group.patients, *([group.positives] if positive else [])]
-    scores = [_write(score) for score in group.scores]
-    return f"| {' | '.join((escape_markdown(name), *map(str, counts), *scores, escape_markdown(group.small)))} |"
-
-
-def _write(score: Score) -> str:
-    if score.value is None:
-        return f"undefined ({escape_markdown(score.reason)})"
-    if score.low is None or score.high is None:
-        return f"{score.value:.3f}"
-    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
 
 
 def _explain(subgroups: Subgroups) -> Iterator[str]:

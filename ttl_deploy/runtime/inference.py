@@ -56,11 +56,3 @@ def run_batches(
     parts = [images] if isinstance(images, np.ndarray) else images
     answers = [session.run(batch) for part in parts for batch in split_batches(part, max_batch)]
     return np.concatenate(answers) if answers else np.zeros((0, 0), np.float32)
-
-
-def infer_file(
-    target: str, model: Path, images: NDArray[np.uint8], batch: int, threads: int, precision: str | None = None
-) -> NDArray[np.float32]:
-    """Open a model file on a target and return the images' probabilities; made to run in a child process."""
-    session = plugins.load("targets", target)().open(model, threads=threads, precision=precision)
-    return run_batches(session, images, max_batch=batch)

@@ -22,7 +22,7 @@ from ttl_deploy.records.artifacts import MAX_DROP, PRECISIONS, ArtifactManifest,
 from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Manifest, Split
 from ttl_deploy.records.models import ModelSpec
-from ttl_deploy.records.scores import Choice, FrontPoint
+from ttl_deploy.records.scores import Choice, Comparison, FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import calibrating, findings, proving
@@ -83,7 +83,8 @@ def ship(
     if seed not in keys:
         raise UnknownNameError("trained seed", str(seed), map(str, keys))
     settled = _settle(run, keys[seed], rule=rule, calibrate=calibrate)
-    return replace(_export(run, plan, point, keys[seed], settled, progress), note=note)
+    compared = found.front.compared(point.name)
+    return replace(_export(run, plan, point, compared, keys[seed], settled, progress), note=note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +171,15 @@ def _settle(run: RunFolder, key: str, *, rule: operating_point.Rule, calibrate: 
     )
 
 
-def _export(run: RunFolder, plan: _Plan, point: FrontPoint, key: str, settled: Settled, progress: Progress) -> Shipped:
+def _export(
+    run: RunFolder,
+    plan: _Plan,
+    point: FrontPoint,
+    compared: Comparison | None,
+    key: str,
+    settled: Settled,
+    progress: Progress,
+) -> Shipped:
     trial = codec.load(Trial, run.trial(key) / "trial.json")
     result = codec.load(TrialResult, run.trial(key) / "result.json")
     data = load_manifest(run.data)
@@ -178,10 +187,9 @@ def _export(run: RunFolder, plan: _Plan, point: FrontPoint, key: str, settled: S
     weights.load_weights(model, run.trial(key) / WEIGHTS)
     folder = plan.folder(run.export(trial.candidate))
     described = _describe(run, trial, result, point, data, settled, name=f"{trial.model.backbone}-{folder.name}")
-    described = replace(described, comparison=findings.read(run).front.compared(point.name))
     manifest = plan.exporter.export(
         model.eval(),
-        replace(described, precision=plan.precision),
+        replace(described, precision=plan.precision, comparison=compared),
         folder,
         images=_check_images(run, data),
         references=_references(settled, data),
