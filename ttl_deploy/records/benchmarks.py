@@ -6,13 +6,18 @@ Fields with a default were added later: reports without them can still be read.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ttl_deploy.records.hardware import Gpu, JetsonState
+
 Mode = Literal["latency", "throughput"]
 Basis = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where something was measured."""
+    """Where something was measured, and in words what makes its figures doubtful.
+
+    `jetson` is a Jetson's state afterwards, `jetson_before` the one before.
+    """
 
     host: str
     system: str
@@ -22,6 +27,10 @@ class Machine:
     governor: str
     load_before: float
     load_after: float
+    gpus: tuple[Gpu, ...] = ()
+    jetson: JetsonState | None = None
+    jetson_before: JetsonState | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +88,8 @@ class Timing:
 
     With several streams the samples of each follow those of the one before. `position` counts all processes of
     the benchmark in the order they ran. `settled` says whether the warm-up ended because the calls were steady.
-    `energy_j` is what each counter saw while the samples were taken.
+    `energy_j` is what each counter saw in the `energy_s` seconds while the samples were taken, and `energy_readings`
+    how often power was read for it; a counter that adds up by itself has none.
     """
 
     round: int
@@ -93,6 +103,8 @@ class Timing:
     memory: Memory | None = None
     contention: Contention | None = None
     energy_j: dict[str, float] = field(default_factory=dict)
+    energy_s: float | None = None
+    energy_readings: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +119,10 @@ class Percentile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
-    """What one counter saw: joules per image, all included, and without what the machine draws when idle."""
+    """What one counter saw: joules per image, all included, and without what the machine draws when idle.
+
+    `readings` is how often power was read in all; 0 for a counter that adds up by itself.
+    """
 
     counter: str
     per_image_j: float
@@ -115,6 +130,12 @@ class Energy:
     images: int
     seconds: float
     idle_w: float
+    readings: int = 0
+
+    @property
+    def rate_hz(self) -> float | None:
+        """How often in a second power was read; None for a counter that adds up by itself."""
+        return self.readings / self.seconds if self.readings else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
