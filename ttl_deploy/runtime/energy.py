@@ -1,23 +1,30 @@
-"""Energy counters, where this machine has some that we may read.
+"""Energy counters, where this machine has some that we may read, and energy per image from them.
 
 * Linux powercap (RAPL): `intel-rapl:N/energy_uj`, one per package, microjoules; AMD's processors use the same names.
   It starts anew from 0 at `max_energy_range_uj`. Since 2020 only root may read it.
-* NVML: millijoules since the driver was loaded, one per GPU (`nvidia-ml-py`).
-* Jetson's INA3221: no energy but voltage (mV) and current (mA) of each rail in `hwmon`; a thread reads them
-  ten times a second and adds up.
+* NVML: millijoules since the driver was loaded, one per GPU (`nvidia-ml-py`); no Jetson has it.
+* A Jetson's power rails: no energy but power, which a thread samples and adds up by the trapezoidal rule. From its
+  INA3221 chips ten times a second (on Orin each reading is already an average of up to 0.43 s), or else from
+  `tegrastats`.
 """
 
 import importlib
-import threading
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ttl_deploy.records.benchmarks import Energy, Timing
+from ttl_deploy.runtime.power_rails import Rail, find_rails
+from ttl_deploy.runtime.power_sampling import EVERY_S, PowerSum, sample_power
+from ttl_deploy.runtime.sysfs import read_word
+
 _SYS = Path("/sys")
-_EVERY_S = 0.1
+ENOUGH_S = 30.0
+"""Shorter measurements of energy are doubtful: a board's readings are averages, and idle power wanders."""
 
 
 class Counter:
@@ -40,79 +47,129 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rail:
-    """One supply of a board, as `hwmon` shows it."""
-
-    name: str
-    voltage: Path
-    current: Path
-
-    def read_w(self) -> float:
-        """Return the power drawn now."""
-        return _read_number(self.voltage) / 1e3 * _read_number(self.current) / 1e3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """What can be read here, and in words why the rest cannot."""
+    """What can be read here, and in words why the rest cannot; `tegrastats` is a command that prints power."""
 
     counters: tuple[Counter, ...]
     rails: tuple[Rail, ...]
     reasons: tuple[str, ...]
+    tegrastats: tuple[str, ...] = ()
+
+    @property
+    def there(self) -> bool:
+        """Whether anything can be read."""
+        return bool(self.counters or self.rails or self.tegrastats)
 
     @property
     def note(self) -> str:
         """Say why there is no energy, or nothing where there is some."""
-        return "" if self.counters or self.rails else "no energy: " + "; ".join(self.reasons)
+        return "" if self.there else "no energy: " + "; ".join(self.reasons)
 
     @contextmanager
     def watch(self) -> "Iterator[Spent]":
         """Measure the energy spent within; the record it yields is filled at the end."""
         spent = Spent()
         before = [counter.read_j() for counter in self.counters]
-        began_s = time.perf_counter()
-        with _Sampler(self.rails) as sampler:
+        sum_up = PowerSum(began_s=time.perf_counter())
+        with sample_power(self.rails, self.tegrastats, sum_up):
             yield spent
-        spent.seconds = time.perf_counter() - began_s
+        ended_s = time.perf_counter()
+        sum_up.end(ended_s)
+        spent.seconds = ended_s - sum_up.began_s
         for counter, start in zip(self.counters, before, strict=True):
             spent.joules[counter.name] = counter.difference_j(start, counter.read_j())
-        spent.joules.update(sampler.joules())
+        spent.joules.update(sum_up.joules)
+        spent.readings.update(sum_up.readings)
 
 
 @dataclass(slots=True)
 class Spent:
-    """Joules by counter, and for how long."""
+    """Joules by counter, for how long, and how often power was read by rail."""
 
     seconds: float = 0.0
     joules: dict[str, float] = field(default_factory=dict)
+    readings: dict[str, int] = field(default_factory=dict)
 
     def watts(self) -> dict[str, float]:
         """Return the mean power by counter."""
         return {name: joules / self.seconds for name, joules in self.joules.items()}
 
 
-def find_counters(root: Path = _SYS) -> Counters:
-    """Find every counter that can be read on this machine; `root` stands for `/sys`."""
+def find_counters(root: Path = _SYS, *, find_command: Callable[[str], str | None] = shutil.which) -> Counters:
+    """Find every counter that can be read on this machine; `root` stands for `/sys`, `find_command` for the PATH."""
     rapl, rapl_reason = _find_rapl(root / "class" / "powercap")
     nvml, nvml_reason = _find_nvml()
-    rails, rail_reason = _find_rails(root / "class" / "hwmon")
-    reasons = tuple(reason for reason in (rapl_reason, nvml_reason, rail_reason) if reason)
-    return Counters(counters=(*rapl, *nvml), rails=rails, reasons=reasons)
+    rails = find_rails(root / "class" / "hwmon")
+    program = None if rails else find_command("tegrastats")
+    rail_reason = "" if rails or program else "no INA3221 rail in /sys/class/hwmon"
+    return Counters(
+        counters=(*rapl, *nvml),
+        rails=rails,
+        reasons=tuple(reason for reason in (rapl_reason, nvml_reason, rail_reason) if reason),
+        tegrastats=(program, "--interval", f"{EVERY_S * 1e3:.0f}") if program else (),
+    )
 
 
 def idle_watts(counters: Counters, *, seconds: float) -> dict[str, float]:
     """Measure for so long what the machine draws while we do nothing; empty where nothing can be read."""
-    if not counters.counters and not counters.rails:
+    if not counters.there:
         return {}
     with counters.watch() as spent:
         time.sleep(seconds)
     return spent.watts()
 
 
+def sum_up_energy(timings: Sequence[Timing], *, batch: int, idle_w: Mapping[str, float]) -> tuple[Energy, ...]:
+    """Return the energy per image by counter, raw and above idle, of all of a candidate's processes together.
+
+    `idle_w` is what each counter saw of the idle machine just before. Processes that say nothing of energy are left
+    out with their images; a counter that saw none of them is left out.
+    """
+    return tuple(
+        _energy_of(counter, [timing for timing in timings if counter in timing.energy_j], batch=batch, idle_w=idle)
+        for counter, idle in idle_w.items()
+        if any(counter in timing.energy_j for timing in timings)
+    )
+
+
+def _energy_of(counter: str, timings: Sequence[Timing], *, batch: int, idle_w: float) -> Energy:
+    images = batch * sum(len(timing.samples_s) for timing in timings)
+    joules = sum(timing.energy_j[counter] for timing in timings)
+    seconds = sum(_span_s(timing) for timing in timings)
+    return Energy(
+        counter=counter,
+        per_image_j=joules / images,
+        per_image_above_idle_j=(joules - idle_w * seconds) / images,
+        images=images,
+        seconds=seconds,
+        idle_w=idle_w,
+        readings=sum(timing.energy_readings.get(counter, 0) for timing in timings),
+    )
+
+
+def _span_s(timing: Timing) -> float:
+    """Return for how long a process's energy was counted; reports of older versions have the samples' time only."""
+    if timing.energy_s is not None:
+        return timing.energy_s
+    return timing.contention.elapsed_s if timing.contention is not None else sum(timing.samples_s)
+
+
+def doubt_energy(energies: Sequence[Energy]) -> tuple[str, ...]:
+    """Say what makes a row's energy doubtful: too short, or less than the idle machine drew."""
+    doubts = []
+    seconds = min((energy.seconds for energy in energies), default=ENOUGH_S)
+    if seconds < ENOUGH_S:
+        doubts.append(f"energy over {seconds:.1f} s only: {ENOUGH_S:g} s or more make it trustworthy (--seconds)")
+    below = [energy.counter for energy in energies if energy.per_image_above_idle_j < 0]
+    if below:
+        doubts.append(f"{', '.join(below)} saw less than the idle machine drew just before: the idle power wandered")
+    return tuple(doubts)
+
+
 def _find_rapl(powercap: Path) -> tuple[tuple[Counter, ...], str]:
     """Return one counter per package; the zones below a package are parts of it, `psys` holds all of them."""
     zones = sorted(zone for zone in powercap.glob("intel-rapl:*") if zone.name.count(":") == 1)
-    packages = [(zone, name) for zone in zones if (name := _read_word(zone / "name")) and name != "psys"]
+    packages = [(zone, name) for zone in zones if (name := read_word(zone / "name")) and name != "psys"]
     if not packages:
         return (), "no RAPL counter in /sys/class/powercap"
     try:
@@ -151,58 +208,5 @@ def _gpu_counter(nvml: Any, index: int, handle: Any) -> Counter:
     return Counter(f"NVML GPU {index}", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
 
 
-def _find_rails(hwmon: Path) -> tuple[tuple[Rail, ...], str]:
-    """Return the rails of every INA3221: `inN_label` names the rail of `inN_input` and `currN_input`."""
-    rails = []
-    for chip in sorted(hwmon.glob("hwmon*")):
-        if _read_word(chip / "name") != "ina3221":
-            continue
-        for label in sorted(chip.glob("in*_label")):
-            number = label.name.removeprefix("in").removesuffix("_label")
-            voltage, current = chip / f"in{number}_input", chip / f"curr{number}_input"
-            if voltage.is_file() and current.is_file():
-                rails.append(Rail(name=f"INA3221 {_read_word(label)}", voltage=voltage, current=current))
-    return tuple(rails), "" if rails else "no INA3221 rail in /sys/class/hwmon"
-
-
-class _Sampler:
-    """Reads power rails in a thread and adds up: power times the time since the last reading."""
-
-    def __init__(self, rails: Sequence[Rail]) -> None:
-        self._rails = rails
-        self._joules = {rail.name: 0.0 for rail in rails}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> "_Sampler":
-        if self._rails:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        if self._rails:
-            self._thread.join()
-
-    def joules(self) -> dict[str, float]:
-        return dict(self._joules)
-
-    def _sample(self) -> None:
-        last_s, stopped = time.perf_counter(), False
-        while not stopped:
-            stopped = self._stop.wait(_EVERY_S)
-            now_s = time.perf_counter()
-            for rail in self._rails:
-                self._joules[rail.name] += rail.read_w() * (now_s - last_s)
-            last_s = now_s
-
-
 def _read_number(path: Path) -> float:
     return float(path.read_text(encoding="utf-8"))
-
-
-def _read_word(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
