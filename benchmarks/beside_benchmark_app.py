@@ -1,10 +1,15 @@
 """Whether `bench` says the same of a file as OpenVINO's own `benchmark_app`, on the same core, in turns.
 
-Run:  chrt --fifo 1 python benchmarks/beside_benchmark_app.py ARTIFACT [ARTIFACT ...] [--rounds 10] [--seconds 2]
-`chrt` puts both ahead of all other programs; leave it out on a quiet machine.
-Every round runs both once, in an order of its own: a process of `bench` and a process of benchmark_app, fp32, one
-thread, one stream, one image, synchronous calls, pinned to the same core. Their medians are compared per round.
-`bench` times what a caller waits for: it also checks the array and copies the probabilities.
+Run:  chrt --fifo 1 python benchmarks/beside_benchmark_app.py [--models mobilenet_v2,densenet121] [--rounds 10]
+`chrt` puts both ahead of all other programs; leave it out on a quiet machine. A model is a backbone, or a backbone and
+a cut as in `mobilenet_v2:features.4`, with random weights, at 224 px; each is timed in fp32, in bf16 (the same file)
+and in int8 (a quantised file).
+
+Every round runs both once, in an order of its own: a process of `bench` and a process of benchmark_app, one thread, one
+stream, one image, synchronous calls, pinned to the same core. Their medians are compared per round. benchmark_app
+fills its input with random numbers before its clock starts, and reads OpenVINO's own clock, which runs from
+the start to the end of an inference. `bench` times what a caller waits for: it also checks the array, copies it in
+and copies the probabilities out. benchmark_app takes `-nstreams` and `-nthreads` only with `-hint none`.
 """
 
 import argparse
@@ -14,14 +19,18 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from results import store
+from untrained_precisions import SIZE, make_files
 
-from ttl_deploy.processes import Finished, run_isolated
-from ttl_deploy.runtime.artifact import Artifact, open_artifact
+from ttl_deploy.errors import InconclusiveError
+from ttl_deploy.processes import run_isolated, value_of
+from ttl_deploy.records.benchmarks import Timing
 from ttl_deploy.runtime.cores import choose_cores, limit_threads
 from ttl_deploy.runtime.measurement import Measurement, ProcessPlan, measure
 from ttl_deploy.runtime.percentiles import mean_and_half_width
@@ -29,16 +38,37 @@ from ttl_deploy.runtime.steadiness import waited_share
 from ttl_deploy.runtime.timing import TimingPlan
 
 MEDIAN = re.compile(r"Median:\s+([0-9.]+) ms")
+COMMAND = "python benchmarks/beside_benchmark_app.py"
 
 
-def time_with_app(artifact: Artifact, core: int, seconds: float) -> float:
-    """Return the median in seconds that benchmark_app prints."""
-    spec = artifact.manifest.input
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A file in a precision: in our word (None means the file's own) and in benchmark_app's."""
+
+    name: str
+    path: Path
+    asked: str | None
+    hint: str
+
+
+def candidates_of(model: str, folder: Path) -> tuple[Candidate, ...]:
+    """Write a model's files, and return what is timed of it."""
+    backbone, _, cut = model.partition(":")
+    make_files(folder, backbone=backbone, cut=cut or "full")
+    return (
+        Candidate(name=f"{model} fp32", path=folder / "single.onnx", asked="fp32", hint="f32"),
+        Candidate(name=f"{model} bf16", path=folder / "single.onnx", asked="bf16", hint="bf16"),
+        Candidate(name=f"{model} int8", path=folder / "shared.onnx", asked=None, hint="f32"),
+    )
+
+
+def time_with_app(candidate: Candidate, core: int, seconds: float) -> float:
+    """Return the median in seconds that benchmark_app prints, to a hundredth of a millisecond."""
     command = [
         *("taskset", "--cpu-list", str(core), str(Path(sys.executable).with_name("benchmark_app"))),
-        *("-m", str(artifact.model_path), "-d", "CPU", "-shape", f"[1,{spec.height},{spec.width},3]"),
+        *("-m", str(candidate.path), "-d", "CPU", "-shape", f"[1,{SIZE},{SIZE},3]"),
         *("-hint", "none", "-api", "sync", "-nstreams", "1", "-nthreads", "1", "-nireq", "1"),
-        *("-infer_precision", "f32", "-t", str(math.ceil(seconds))),
+        *("-infer_precision", candidate.hint, "-t", str(math.ceil(seconds))),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = MEDIAN.search(done.stdout)
@@ -47,63 +77,64 @@ def time_with_app(artifact: Artifact, core: int, seconds: float) -> float:
     return float(found.group(1)) / 1e3
 
 
-def time_with_bench(artifact: Artifact, core: int, seconds: float, number: int) -> Measurement:
+def time_with_bench(candidate: Candidate, core: int, seconds: float, number: int) -> Measurement:
     """Measure one process as `bench` does."""
-    golden, _ = artifact.golden()
-    timing = TimingPlan(seconds=seconds, calls=40, warmup_limit_s=3.0)
     plan = ProcessPlan(
         target="openvino-cpu",
-        precision="fp32",
-        model=artifact.model_path,
+        precision=candidate.asked,
+        model=candidate.path,
         threads=1,
-        images=golden[:1],
-        timing=timing,
+        images=np.random.default_rng(number).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8),
+        timing=TimingPlan(seconds=math.ceil(seconds), calls=40, warmup_limit_s=3.0),
         round_number=number,
         cores=(core,),
     )
     outcome = run_isolated(measure, plan, time.monotonic(), timeout_s=300, environment=limit_threads(1))
-    if not isinstance(outcome, Finished):
-        raise RuntimeError(outcome.reason)
-    return outcome.value
+    return value_of(outcome, error=InconclusiveError, doing=f"cannot time {candidate.name}")
 
 
-def _describe_scheduling() -> str:
-    return "chrt --fifo 1 " if os.sched_getscheduler(0) == os.SCHED_FIFO else ""
+def compare(candidate: Candidate, rounds: int, seconds: float) -> dict[str, object]:
+    """Run both in turns; returns the ratio of their medians with its interval, and the rounds."""
+    order = random.Random(0)
+    (core,) = choose_cores(1)
+    ours, theirs = list[Timing](), list[float]()
+    for number in range(rounds):
+        app_first = order.random() < 0.5
+        if app_first:
+            theirs.append(time_with_app(candidate, core, seconds))
+        measured = time_with_bench(candidate, core, seconds, number)
+        ours.append(measured.timing)
+        if not app_first:
+            theirs.append(time_with_app(candidate, core, seconds))
+    medians = np.array([np.median(timing.samples_s) for timing in ours])
+    mean, half = mean_and_half_width(np.log(medians / np.array(theirs)))
+    return {
+        "model": candidate.name,
+        "ran": measured.precision,
+        "ratio": round(math.exp(mean), 4),
+        "low": round(math.exp(mean - half), 4),
+        "high": round(math.exp(mean + half), 4),
+        "bench_ms": round(1e3 * float(np.median(medians)), 4),
+        "benchmark_app_ms": round(1e3 * float(np.median(theirs)), 4),
+        "waited_share": round(waited_share(ours, threads=1) or 0.0, 3),
+        "rounds_ms": [[round(1e3 * one, 4), round(1e3 * other, 4)] for one, other in zip(medians, theirs, strict=True)],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("artifacts", type=Path, nargs="+")
+    parser.add_argument("--models", default="mobilenet_v2,densenet121")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2.0)
     given = parser.parse_args()
     rows: list[dict[str, object]] = []
-    for path in given.artifacts:
-        rows += compare(open_artifact(path), given.rounds, given.seconds)
-    command = f"python benchmarks/beside_benchmark_app.py ARTIFACT ARTIFACT --rounds {given.rounds}"
-    store("beside_benchmark_app", _describe_scheduling() + command, rows)
-
-
-def compare(artifact: Artifact, rounds: int, seconds: float) -> list[dict[str, object]]:
-    """Run both in turns; returns the ratio of their medians with its interval, and then the rounds."""
-    order = random.Random(0)
-    (core,) = choose_cores(1)
-    rows: list[dict[str, object]] = []
-    logarithms = []
-    for number in range(rounds):
-        app_first = order.random() < 0.5
-        app_s = time_with_app(artifact, core, seconds) if app_first else 0.0
-        ours = time_with_bench(artifact, core, seconds, number).timing
-        app_s = app_s if app_first else time_with_app(artifact, core, seconds)
-        ours_s = float(np.median(ours.samples_s))
-        logarithms.append(math.log(ours_s / app_s))
-        waited = waited_share([ours], threads=1) or 0.0
-        rows.append({"bench_s": ours_s, "benchmark_app_s": app_s, "waited_share": round(waited, 3)})
-        print(rows[-1], flush=True)
-    mean, half = mean_and_half_width(np.array(logarithms))
-    bounds = {"ratio": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
-    print(bounds)
-    return [{"model": artifact.manifest.name, "rounds": rounds, **bounds}, *rows]
+    for model in given.models.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            for candidate in candidates_of(model, Path(folder)):
+                rows.append(compare(candidate, given.rounds, given.seconds))
+                print(rows[-1], flush=True)
+    ahead = "chrt --fifo 1 " if os.sched_getscheduler(0) == os.SCHED_FIFO else ""
+    store("beside_benchmark_app", f"{ahead}{COMMAND} --models {given.models} --rounds {given.rounds}", rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from ttl_deploy.errors import ArtifactError, UsageError
-from ttl_deploy.processes import Crashed, TimedOut
+from ttl_deploy.processes import Crashed, Finished, TimedOut
 from ttl_deploy.records import codec
 from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.runtime import bench as bench_module
@@ -25,8 +25,9 @@ from ttl_deploy.runtime.bench import (
     shuffled_rounds,
     write_report,
 )
+from ttl_deploy.runtime.measurement import Measurement
 
-FAST = BenchPlan(seconds=0.05, runs=10, rounds=2, limit_s=2.0, seed=5)
+FAST = BenchPlan(seconds=0.05, runs=10, rounds=2, extra_rounds=0, limit_s=2.0, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,80 @@ def test_a_file_and_its_copy_are_compared_with_an_interval(tiny, tmp_path):
     assert comparison.floor >= 0
 
 
+def call_inconclusive_while(monkeypatch, condition):
+    """Let every comparison be inconclusive while `condition` holds for the rows' rounds; else a tie."""
+    real = bench_module.compare_with_first
+
+    def compare(rows):
+        verdict = "inconclusive: as told" if condition([len(row.timings) for row in rows]) else "tie"
+        return tuple(replace(one, verdict=verdict) for one in real(rows))
+
+    monkeypatch.setattr(bench_module, "compare_with_first", compare)
+
+
+@pytest.fixture
+def copies(tiny, tmp_path):
+    return [open_artifact(tiny.write(tmp_path / name)) for name in ("first", "copy")]
+
+
+@pytest.fixture
+def unmeasured(report, monkeypatch):
+    """Answer at once for all processes, with what one real process measured."""
+    real, timing = bench_module.run_isolated, report.rows[0].timings[0]
+
+    def answer(process):
+        told = replace(timing, round=process.round_number, position=process.position)
+        return Finished(value=Measurement(timing=told, runtime="none 1.0", precision="fp32"))
+
+    def run(function, *arguments, **options):
+        if function is bench_module.measure:
+            return answer(arguments[0])
+        return real(function, *arguments, **options)
+
+    monkeypatch.setattr(bench_module, "run_isolated", run)
+
+
+def test_rounds_are_added_while_a_comparison_is_inconclusive_and_no_longer(copies, unmeasured, monkeypatch):
+    call_inconclusive_while(monkeypatch, lambda rounds: max(rounds) < 4)
+    steps = []
+    plan = replace(FAST, compare=True, extra_rounds=9)
+    report = bench(copies, plan, progress=lambda done, total: steps.append((done, total)))
+    assert [[timing.round for timing in row.timings] for row in report.rows] == [[0, 1, 2, 3]] * 2
+    assert sorted(timing.position for row in report.rows for timing in row.timings) == list(range(8))
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 6), (7, 8), (8, 8)]
+    assert "4 rounds, 2 more than asked for: its comparison was inconclusive" in report.rows[0].notes
+    assert (report.settings.rounds, report.settings.extra_rounds) == (2, 9)
+
+
+def test_rounds_are_not_added_for_ever(copies, unmeasured, monkeypatch):
+    call_inconclusive_while(monkeypatch, lambda rounds: True)
+    report = bench(copies, replace(FAST, compare=True, extra_rounds=3))
+    assert [len(row.timings) for row in report.rows] == [5, 5]
+    assert report.comparisons[0].verdict == "inconclusive: as told"
+
+
+def test_only_what_compares_inconclusively_is_measured_again(copies, unmeasured, monkeypatch):
+    """Three candidates, of which the last one alone is unclear beside the first."""
+    real = bench_module.compare_with_first
+
+    def compare(rows):
+        wide = len(rows[-1].timings) < 3
+        return tuple(
+            replace(one, verdict="inconclusive: as told" if wide and one.second == 2 else "tie") for one in real(rows)
+        )
+
+    monkeypatch.setattr(bench_module, "compare_with_first", compare)
+    report = bench([*copies, copies[0]], replace(FAST, compare=True, extra_rounds=9))
+    assert [len(row.timings) for row in report.rows] == [3, 2, 3]
+
+
+def test_without_a_comparison_no_round_is_added(copies, unmeasured, monkeypatch):
+    call_inconclusive_while(monkeypatch, lambda rounds: True)
+    report = bench(copies, replace(FAST, extra_rounds=9))
+    assert [len(row.timings) for row in report.rows] == [2, 2]
+    assert report.settings.extra_rounds == 0
+
+
 def test_end_to_end_and_throughput_have_rows_of_their_own(artifact_folder):
     plan = replace(FAST, mode="throughput", end_to_end=True, batches=(2,))
     report = bench([open_artifact(artifact_folder)], plan)
@@ -246,6 +321,7 @@ def test_a_batch_too_large_for_the_artifact_is_refused(artifact_folder):
         ({"batches": (0,)}, "batches"),
         ({"threads": 0}, "threads = 0"),
         ({"rounds": 0}, "rounds = 0"),
+        ({"extra_rounds": -1}, "extra_rounds = -1"),
         ({"runs": 0}, "runs = 0"),
         ({"seconds": 0.0}, "seconds = 0.0"),
         ({"seconds": 90.0}, "at most the limit 60.0"),

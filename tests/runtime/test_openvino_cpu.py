@@ -22,7 +22,7 @@ def files(tmp_path_factory):
 
 def test_it_is_told_threads_delay_and_fp32_and_says_so_itself(files):
     session = OpenVinoCpu().open(files["fp32"], threads=2)
-    compiled = session._requests[1].get_compiled_model()
+    compiled = session._compiled[1].request.get_compiled_model()
     told = {name: compiled.get_property(name) for name in ("INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT")}
     assert told == {"INFERENCE_NUM_THREADS": 2, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
@@ -69,12 +69,12 @@ def test_a_batch_size_is_compiled_when_it_comes_again_and_few_are_kept(files):
     pictures = noise(9)
     for size in (8, 3):  # a stream and its end, which runs as a batch of 8
         session.run(pictures[:size])
-    assert list(session._requests) == [1, 8]
+    assert list(session._compiled) == [1, 8]
     session.run(pictures[:3])
-    assert list(session._requests) == [1, 8, 3]
+    assert list(session._compiled) == [1, 8, 3]
     for size in (9, 4, 4, 5, 5):
         session.run(pictures[:size])
-    assert list(session._requests) == [9, 4, 8, 5]
+    assert list(session._compiled) == [9, 4, 8, 5]
 
 
 def test_its_own_files_hold_every_bit_of_the_weights(files, tmp_path):

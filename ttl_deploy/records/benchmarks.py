@@ -213,7 +213,8 @@ class Comparison:
 class BenchSettings:
     """How a benchmark was made: with these, the same order of processes can be made again.
 
-    Seconds, runs and the limit are for a row in all; `environment` is what every process got.
+    Seconds, runs and the limit are for a row in all; `environment` is what every process got. `extra_rounds` is how
+    many more were allowed where a comparison was inconclusive.
     """
 
     seconds: float
@@ -224,6 +225,7 @@ class BenchSettings:
     pinned: bool
     environment: dict[str, str]
     images: str
+    extra_rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,13 +22,14 @@ from ttl_deploy.processes import Finished, run_isolated, value_of
 from ttl_deploy.records import codec
 from ttl_deploy.records.benchmarks import BenchFailure, BenchReport, BenchRow, BenchSettings, Mode
 from ttl_deploy.runtime.artifact import Artifact
+from ttl_deploy.runtime.bench_candidates import Candidate, list_candidates
 from ttl_deploy.runtime.bench_rows import make_row
 from ttl_deploy.runtime.comparison import compare_with_first
 from ttl_deploy.runtime.cores import choose_cores, limit_threads
 from ttl_deploy.runtime.drawn_images import draw_images
 from ttl_deploy.runtime.energy import find_counters, idle_watts
 from ttl_deploy.runtime.machine import current_load, describe_machine, installed_versions, usable_cores
-from ttl_deploy.runtime.measurement import CALL, END_TO_END, ImageFiles, Measurement, ProcessPlan, measure, time_kernel
+from ttl_deploy.runtime.measurement import Measurement, ProcessPlan, measure, time_kernel
 from ttl_deploy.runtime.percentiles import median_of_medians
 from ttl_deploy.runtime.steadiness import INCONCLUSIVE
 from ttl_deploy.runtime.timing import TimingPlan
@@ -49,7 +50,9 @@ class BenchPlan:
     `warmup_limit_s` is for each process.
     A row is measured for at least so many seconds *and* so many runs, and never longer than `limit_s`. In latency
     mode one call follows the other; in throughput mode as many streams of calls run at once as fit on the cores.
-    A target may ask for a precision, as in `openvino-cpu:bf16`; none given means the artifact's own target.
+    With `compare`, candidates whose comparison is inconclusive are measured again, in at most `extra_rounds` more
+    rounds, each as long as the others. A target may ask for a precision, as in `openvino-cpu:bf16`; none given means
+    the artifact's own target.
     `end_to_end` adds rows that begin with image files: `images`, or some drawn for it.
     """
 
@@ -64,6 +67,7 @@ class BenchPlan:
     limit_s: float = 60.0
     warmup_limit_s: float = 3.0
     rounds: int = 5
+    extra_rounds: int = 10
     seed: int = 0
     pinned: bool = True
     compare: bool = False
@@ -74,6 +78,8 @@ class BenchPlan:
         for name in ("threads", "rounds", "runs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} = {getattr(self, name)}: at least 1 is needed")
+        if self.extra_rounds < 0:
+            raise UsageError(f"extra_rounds = {self.extra_rounds}: at least 0 is needed")
         if not 0 < self.seconds <= self.limit_s:
             raise UsageError(f"seconds = {self.seconds}: more than 0 is needed, and at most the limit {self.limit_s}")
 
@@ -94,25 +100,6 @@ class BenchPlan:
         )
 
 
-@dataclass(slots=True)
-class Candidate:
-    """A model with its images for one call, and what was found of it so far: measurements, or why there are none."""
-
-    name: str
-    sha256: str
-    path: Path
-    target: str
-    batch: int
-    images: NDArray[np.uint8] | ImageFiles
-    measured: list[Measurement] = field(default_factory=list)
-    failure: str = ""
-
-    @property
-    def boundary(self) -> str:
-        """Say what a call begins and ends with."""
-        return END_TO_END if isinstance(self.images, ImageFiles) else CALL
-
-
 def bench(
     artifacts: Sequence[Artifact], plan: BenchPlan, *, progress: Progress = lambda done, total: None
 ) -> BenchReport:
@@ -123,12 +110,14 @@ def bench(
     """
     with tempfile.TemporaryDirectory(prefix="ttl-deploy-bench-") as folder:
         files = _image_files(plan, Path(folder)) if plan.end_to_end else ()
-        candidates = list(_candidates(artifacts, plan, files))
+        candidates = list(list_candidates(artifacts, targets=plan.targets, batches=plan.batches, files=files))
         cores = choose_cores(plan.threads * plan.streams) if plan.pinned else ()
         counters = find_counters()
         idle_w = idle_watts(counters, seconds=_IDLE_S)
         load_before, before = current_load(), _time_kernel_isolated(cores)
         _measure_all(candidates, plan, cores=cores, energy=bool(idle_w), progress=progress)
+        if plan.compare:
+            _narrow(candidates, plan, cores=cores, energy=bool(idle_w), progress=progress)
         after, load_after = _time_kernel_isolated(cores), current_load()
     kernels = [before, *_kernels(candidates), after]
     rows = tuple(
@@ -225,26 +214,55 @@ def _measure_all(
     """Measure every candidate once per round; one that fails is left out of the rounds that remain."""
     steps = list(shuffled_rounds(len(candidates), plan.rounds, plan.seed))
     for position, (number, index) in enumerate(steps):
-        candidate = candidates[index]
-        if not candidate.failure:
-            process = ProcessPlan(
-                target=candidate.target.partition(":")[0],
-                precision=candidate.target.partition(":")[2] or None,
-                model=candidate.path,
-                threads=plan.threads,
-                images=candidate.images,
-                timing=plan.timing,
-                round_number=number,
-                position=position,
-                streams=plan.streams,
-                cores=cores,
-                energy=energy,
-            )
-            _measure_one(candidate, process)
+        _measure_one(candidates[index], plan, number=number, position=position, cores=cores, energy=energy)
         progress(position + 1, len(steps))
 
 
-def _measure_one(candidate: Candidate, process: ProcessPlan) -> None:
+def _narrow(
+    candidates: Sequence[Candidate], plan: BenchPlan, *, cores: tuple[int, ...], energy: bool, progress: Progress
+) -> None:
+    """Add rounds of the candidates whose comparison is inconclusive, until none is, or the extra rounds are used up.
+
+    Whether to go on depends on how wide an interval is, never on where it lies: that would favour one of the two.
+    """
+    position = plan.rounds * len(candidates)
+    for number in range(plan.rounds, plan.rounds + plan.extra_rounds):
+        unclear = _unclear(candidates, plan)
+        random.Random(plan.seed + number).shuffle(unclear)
+        end = position + len(unclear)
+        for candidate in unclear:
+            _measure_one(candidate, plan, number=number, position=position, cores=cores, energy=energy)
+            position += 1
+            progress(position, end)
+
+
+def _unclear(candidates: Sequence[Candidate], plan: BenchPlan) -> list[Candidate]:
+    """Return the candidates, each once, of all comparisons that are inconclusive."""
+    sound = [candidate for candidate in candidates if not candidate.failure]
+    rows = [_row(one, plan, cores=(), kernels_s=_kernels([one]), idle_w={}) for one in sound]
+    found = [one for one in compare_with_first(rows) if one.verdict.startswith(INCONCLUSIVE)]
+    return [sound[place] for place in sorted({place for one in found for place in (one.first, one.second)})]
+
+
+def _measure_one(
+    candidate: Candidate, plan: BenchPlan, *, number: int, position: int, cores: tuple[int, ...], energy: bool
+) -> None:
+    """Measure a candidate in one process, or write down why it failed; one that failed is not tried again."""
+    if candidate.failure:
+        return
+    process = ProcessPlan(
+        target=candidate.target.partition(":")[0],
+        precision=candidate.target.partition(":")[2] or None,
+        model=candidate.path,
+        threads=plan.threads,
+        images=candidate.images,
+        timing=plan.timing,
+        round_number=number,
+        position=position,
+        streams=plan.streams,
+        cores=cores,
+        energy=energy,
+    )
     timeout_s = _START_S + 20 * process.timing.seconds + 2 * process.timing.limit_s
     environment = limit_threads(process.threads)
     try:
@@ -258,39 +276,6 @@ def _measure_one(candidate: Candidate, process: ProcessPlan) -> None:
     tail = f"; its last words: {outcome.log_tail}" if outcome.log_tail else ""
     done = f", after {len(candidate.measured)} good processes" if candidate.measured else ""
     candidate.failure = f"the process {outcome.reason}{done}{tail}"
-
-
-def _candidates(artifacts: Sequence[Artifact], plan: BenchPlan, files: tuple[Path, ...]) -> Iterator[Candidate]:
-    for artifact in artifacts:
-        manifest = artifact.manifest
-        for target in plan.targets or (_own_target(artifact),):
-            for batch in plan.batches:
-                if batch > manifest.input.max_batch:
-                    allowed = f"1 to {manifest.input.max_batch}"
-                    raise UsageError(f"batch {batch} is more than {manifest.name} takes: {allowed}")
-                sources: list[NDArray[np.uint8] | ImageFiles] = [_golden(artifact, batch)]
-                if files:
-                    sources.append(ImageFiles(paths=files, decode=manifest.decode, batch=batch))
-                for images in sources:
-                    yield Candidate(
-                        name=manifest.name,
-                        sha256=artifact.model_sha256,
-                        path=artifact.model_path,
-                        target=target,
-                        batch=batch,
-                        images=images,
-                    )
-
-
-def _own_target(artifact: Artifact) -> str:
-    """Return the target that the artifact is for, with the precision where the file alone does not say it."""
-    asked = artifact.manifest.precision == "bf16"
-    return f"{artifact.default_target}:bf16" if asked else artifact.default_target
-
-
-def _golden(artifact: Artifact, batch: int) -> NDArray[np.uint8]:
-    golden, _ = artifact.golden()
-    return golden[np.arange(batch) % len(golden)]
 
 
 def _image_files(plan: BenchPlan, folder: Path) -> tuple[Path, ...]:
@@ -324,6 +309,7 @@ def _row(
         boundary=candidate.boundary,
         cores=cores,
         runs=plan.runs,
+        rounds=plan.rounds,
         kernels_s=kernels_s,
         idle_w=idle_w,
     )
@@ -351,6 +337,7 @@ def _settings(plan: BenchPlan, files: int) -> BenchSettings:
         runs=plan.runs,
         limit_s=plan.limit_s,
         rounds=plan.rounds,
+        extra_rounds=plan.extra_rounds if plan.compare else 0,
         seed=plan.seed,
         pinned=plan.pinned,
         environment=limit_threads(plan.threads),

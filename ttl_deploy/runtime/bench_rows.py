@@ -32,8 +32,12 @@ def make_row(
     runs: int,
     kernels_s: Sequence[float],
     idle_w: Mapping[str, float],
+    rounds: int | None = None,
 ) -> BenchRow:
-    """Sum up the processes of one candidate; `idle_w` is what each energy counter saw of the idle machine."""
+    """Sum up the processes of one candidate; `idle_w` is what each energy counter saw of the idle machine.
+
+    `runs` and `rounds` are those asked for; a row with others says so.
+    """
     samples = [sample for timing in timings for sample in timing.samples_s]
     median, noise = median_of_medians(timings)
     medians = [float(np.median(timing.samples_s)) for timing in timings]
@@ -63,7 +67,7 @@ def make_row(
         start=_middle_start([timing.start for timing in timings if timing.start is not None]),
         memory=_largest([timing.memory for timing in timings if timing.memory is not None]),
         energy=tuple(_energies(timings, batch=batch, idle_w=idle_w)),
-        notes=tuple(_notes(len(samples), runs)),
+        notes=(*_notes(len(samples), runs), *_notes_on_rounds(len(timings), rounds)),
     )
 
 
@@ -107,3 +111,8 @@ def _energies(timings: Sequence[Timing], *, batch: int, idle_w: Mapping[str, flo
 def _notes(count: int, runs: int) -> Iterator[str]:
     if count < runs:
         yield f"{count} runs, fewer than the {runs} asked for: the limit of time was reached first"
+
+
+def _notes_on_rounds(made: int, rounds: int | None) -> Iterator[str]:
+    if rounds is not None and made > rounds:
+        yield f"{made} rounds, {made - rounds} more than asked for: its comparison was inconclusive"

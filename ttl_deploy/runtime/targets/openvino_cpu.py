@@ -7,7 +7,9 @@ compiled here before through `runtime.inference.open_safely`.
 """
 
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,24 @@ _KEPT_BATCH_SIZES = 4
 _FOREIGN_ERRORS = (RuntimeError, UnicodeDecodeError)  # the second where its message quotes bytes of a damaged name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A model compiled for one batch size, with the memory that it reads `images` from and writes `answers` to.
+
+    The memory is made once: new memory for the images of every call cost 0.1 ms of 7 (MobileNetV2, 224 px).
+    """
+
+    request: openvino.InferRequest
+    images: NDArray[np.uint8]
+    answers: NDArray[np.float32]
+
+
 class OpenVinoSession:
     """A model opened in OpenVINO, compiled for each batch size that it meets (static shapes run faster).
 
     A batch size smaller than a compiled one is filled up with black images when it comes for the
-    first time, as the end of a folder does, and compiled when it comes again.
+    first time, as the end of a folder does, and compiled when it comes again. Calls from several threads wait for
+    each other.
 
     Attributes:
         runtime: name and version of the runtime.
@@ -49,49 +64,52 @@ class OpenVinoSession:
         self._core, self._model, self._path, self._settings = core, model, path, settings
         self._batch, self.height, self.width = _input_of(model, path)
         self.classes = _output_of(model, path)
-        self._requests: OrderedDict[int, openvino.InferRequest] = OrderedDict()
+        self._compiled: OrderedDict[int, Compiled] = OrderedDict()
         self._seen: set[int] = set()
-        first = self._request(self._batch or 1)
-        self.layers = _executed_layers(first.get_compiled_model())
+        self._lock = Lock()
+        first = self._compile_for(self._batch or 1)
+        self.layers = _executed_layers(first.request.get_compiled_model())
         self.precision = contract.main_precision(self.layers)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Turn uint8 images `(N, H, W, 3)` into float32 probabilities `(N, classes)`.
+        """Turn uint8 images `(N, H, W, 3)` into float32 probabilities `(N, classes)`; both are the caller's own.
 
         Raises `UsageError` for any other shape or type.
         """
         contract.check_images(images, height=self.height, width=self.width)
         count = len(images)
-        size = self._size_for(count)
-        filled = np.zeros((size, *images.shape[1:]), np.uint8)
-        filled[:count] = images
-        try:
-            request = self._request(size)
-            request.infer({0: filled}, share_inputs=True)
-            return np.array(request.get_output_tensor(0).data[:count], dtype=np.float32)
-        except _FOREIGN_ERRORS as error:
-            raise ArtifactError(f"OpenVINO could not run {self._path}: {_last_words(error)}") from error
+        with self._lock:  # the memory of images and answers is shared by all calls
+            try:
+                compiled = self._compile_for(self._size_for(count))
+                compiled.images[:count] = images
+                compiled.images[count:] = 0
+                compiled.request.infer(share_outputs=True)
+            except _FOREIGN_ERRORS as error:
+                raise ArtifactError(f"OpenVINO could not run {self._path}: {_last_words(error)}") from error
+            return compiled.answers[:count].copy()
 
     def _size_for(self, count: int) -> int:
         """Choose the compiled batch size that runs `count` images."""
+        if count in self._compiled:
+            return count
         if self._batch is not None and count > self._batch:
             raise UsageError(f"{count} images were given; {self._path} takes {self._batch} at a time")
-        bigger = [size for size in self._requests if size >= count]
-        if self._batch is not None or count in self._requests or count in self._seen or not bigger:
+        bigger = [size for size in self._compiled if size >= count]
+        if self._batch is not None or count in self._seen or not bigger:
             return self._batch or count
         self._seen.add(count)
         return min(bigger)
 
-    def _request(self, size: int) -> openvino.InferRequest:
+    def _compile_for(self, size: int) -> Compiled:
         """Return what runs batches of `size`, compiled if it is new; the one unused for longest makes room."""
-        if size not in self._requests:
+        if size not in self._compiled:
             self._model.reshape([size, self.height, self.width, 3])
             compiled = self._core.compile_model(self._model, _DEVICE, self._settings)
-            self._requests[size] = compiled.create_infer_request()
-            if len(self._requests) > _KEPT_BATCH_SIZES:
-                self._requests.popitem(last=False)
-        self._requests.move_to_end(size)
-        return self._requests[size]
+            self._compiled[size] = _with_memory(compiled.create_infer_request(), classes=self.classes)
+            if len(self._compiled) > _KEPT_BATCH_SIZES:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(size)
+        return self._compiled[size]
 
 
 class OpenVinoCpu:
@@ -132,6 +150,16 @@ class OpenVinoCpu:
         file_can = ("int8",) if session.precision == "int8" else tuple(name for name in can if name in _HINTS)
         contract.check_ran(precision, ran=session.precision, model=model, target=NAME, can=file_can)
         return session
+
+
+def _with_memory(request: openvino.InferRequest, *, classes: int) -> Compiled:
+    """Give a request memory of ours for its images and answers, and keep views of it as arrays."""
+    shape = request.get_input_tensor(0).shape
+    images = openvino.Tensor(openvino.Type.u8, shape)
+    answers = openvino.Tensor(openvino.Type.f32, openvino.Shape([shape[0], classes]))
+    request.set_input_tensor(0, images)
+    request.set_output_tensor(0, answers)
+    return Compiled(request=request, images=images.data, answers=answers.data)
 
 
 def _settings(threads: int, precision: str | None) -> dict[str, Any]:
