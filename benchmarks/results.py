@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ttl_deploy.files import make_folder, publish_text
-from ttl_deploy.runtime.machine import examine
+from ttl_deploy.runtime.machine import PACKAGES, installed_versions, summarise_machine
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -18,8 +18,7 @@ def store(
     device: Mapping[str, str | int] | None = None,
 ) -> None:
     """Publish `results/<name>.json`; the machine's host name is left out. `device` describes one beside its CPU."""
-    found = examine()
-    machine = {key: value for key, value in found["machine"].items() if key != "host"} | dict(device or {})
-    content = {"command": command, "rows": list(rows), "machine": machine, "packages": found["packages"]}
+    machine = {key: value for key, value in summarise_machine().items() if key != "host"} | dict(device or {})
+    content = {"command": command, "rows": list(rows), "machine": machine, "packages": installed_versions(PACKAGES)}
     publish_text(make_folder(FOLDER) / f"{name}.json", json.dumps(content, indent=2) + "\n")
     print(f"stored in {FOLDER.name}/{name}.json")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -250,9 +250,3 @@ def _comparison_cells(one: "Comparison") -> tuple[str, ...]:
 
 def _format_percentile(percentile: "Percentile") -> str:
     return "n too small" if percentile.value_s is None else f"{percentile.value_s * 1e3:.3f}"
-
-
-def print_doctor(found: dict[str, Any]) -> None:
-    """Print what is installed and what can run, a block per subject."""
-    for subject, parts in found.items():
-        print_table((subject, ""), [(name, str(value)) for name, value in parts.items()], numeric=(False, False))

@@ -1,16 +1,22 @@
-"""The machine's description, and that the target's wing needs no torch."""
+"""The machine's description, its graphics cards, and that the target's wing needs no torch."""
 
 import platform
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
 
-from ttl_deploy import plugins
-from ttl_deploy.errors import MissingExtraError
-from ttl_deploy.processes import Crashed, TimedOut
+from ttl_deploy.records import codec
+from ttl_deploy.records.benchmarks import Machine
+from ttl_deploy.records.hardware import Gpu
 from ttl_deploy.runtime import machine
+from ttl_deploy.runtime.gpus import NO_DRIVER, find_gpus
+from ttl_deploy.runtime.jetson import read_jetson
+from ttl_deploy.runtime.processor import examine_processor, explain_precision
+
+from .boards import build_orin_nano
 
 TARGETS = ("runtime.targets.onnxruntime_cpu", "runtime.targets.openvino_cpu")
 
@@ -22,6 +28,19 @@ def test_a_machine_is_described_in_full():
     assert 1 <= described.cores <= 4096
     assert 10**8 < described.memory_bytes < 10**14
     assert (described.load_before, described.load_after) == (0.5, 1.5)
+    assert described.warnings == ()
+
+
+def test_a_jetsons_state_before_and_after_is_part_of_it(tmp_path):
+    before = read_jetson(build_orin_nano(tmp_path / "before", events=(0, 0, 2)))
+    root = build_orin_nano(tmp_path / "after", events=(0, 0, 9))
+    described = machine.describe_machine(load_before=0.0, load_after=0.0, jetson_before=before, root=root)
+    assert described.jetson.power_mode == "25W (1)"
+    assert described.jetson_before == before
+    loose, throttled = described.warnings
+    assert "not locked" in loose
+    assert "meanwhile (7 of oc3" in throttled
+    assert codec.from_builtins(Machine, codec.to_builtins(described)) == described
 
 
 def test_versions_are_those_installed():
@@ -31,68 +50,91 @@ def test_versions_are_those_installed():
     assert found["no-such-package"] == "not installed"
 
 
-def test_an_examination_says_which_targets_can_run_in_which_precision():
-    found = machine.examine()
-    assert found["targets"]["onnxruntime-cpu"].startswith(f"ready: onnxruntime {version('onnxruntime')}; fp32, int8 (")
-    assert set(found["targets"]) == set(plugins.names("targets"))
+def test_the_processor_has_the_instructions_that_the_kernel_names():
     flags = set(subprocess.run(["cat", "/proc/cpuinfo"], capture_output=True, text=True, check=True).stdout.split())
-    there, missing = (found["machine"][name].split(", ") for name in ("instructions", "instructions missing"))
-    assert set(there) <= flags | {"unknown"}
-    assert not set(missing) & flags
+    found = examine_processor()
+    assert set(found.instructions) <= flags
+    assert not set(found.lacking) & flags
+    summary = machine.summarise_machine()
+    assert summary["instructions"] == (", ".join(found.instructions) or "unknown")
+    assert summary["processor"] == found.name
 
 
 CPUINFO = "processor\t: 0\nmodel name\t: A processor\nflags\t\t: fpu {}\n\nprocessor\t: 1\nflags\t\t: amx_int8\n"
 
 
 @pytest.mark.parametrize(
-    ("flags", "int8"),
+    ("flags", "by"),
     [
-        ("avx2", "int8 (slow: no instructions for it here)"),
-        ("avx2 avx_vnni", "int8 (by avx_vnni)"),
-        ("avx512_vnni amx_bf16 amx_int8", "int8 (by avx512_vnni, amx_int8)"),
+        ("avx2", "slow: no instructions for it here"),
+        ("avx2 avx_vnni", "by avx_vnni"),
+        ("avx512_vnni amx_bf16 amx_int8", "by avx512_vnni, amx_int8"),
     ],
 )
-def test_the_processors_instructions_are_named_with_what_they_are_for(tmp_path, monkeypatch, flags, int8):
-    (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags))
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+def test_the_processors_instructions_are_named_with_what_they_are_for(tmp_path, monkeypatch, flags, by):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(CPUINFO.format(flags))
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(plugins, "names", lambda table: ("onnxruntime-cpu",))
-    found = machine.examine()
-    assert found["machine"]["processor"] == "A processor"
-    assert found["machine"]["instructions"].split(", ") == flags.split()
-    assert "amx_bf16" in found["machine"]["instructions missing" if "amx_bf16" not in flags else "instructions"]
-    assert found["targets"]["onnxruntime-cpu"].endswith(f"; fp32, {int8}")
+    found = examine_processor(tmp_path)
+    assert found.name == "A processor"
+    assert list(found.instructions) == flags.split()
+    assert ("amx_bf16" in found.lacking) == ("amx_bf16" not in flags)
+    assert explain_precision("int8", found).by == by
+    assert explain_precision("fp32", found).by == ""
+
+
+def test_where_the_kernel_tells_nothing_no_precision_is_called_slow(tmp_path):
+    found = examine_processor(tmp_path)
+    assert (found.instructions, found.lacking) == ((), ())
+    assert explain_precision("int8", found).by == ""
 
 
 @pytest.mark.parametrize(
-    ("outcome", "words"),
+    ("printed", "cards"),
     [
-        (MissingExtraError("openvino", "target 'x'"), "target 'x' needs the extra [openvino]: pip install"),
-        (Crashed(signal_number=11, exit_code=None, log_tail="a\nb"), "does not start: its process killed by signal 11"),
-        (TimedOut(after_s=120), "gave no answer within 120 s. Install its runtime again"),
+        (
+            "NVIDIA H200, 143771, 580.65.06, 9.0\nNVIDIA RTX 4090, 24564, 580.65.06, 8.9\n",
+            ("NVIDIA H200", "NVIDIA RTX 4090"),
+        ),
+        ("Orin (nvgpu), [N/A], 540.4.0, [N/A]\n", ("Orin (nvgpu)",)),
+        ("", ()),
+        ("NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.\n", ()),
     ],
 )
-def test_a_target_that_does_not_start_is_told_with_what_to_do(monkeypatch, outcome, words):
-    def survey(function, name, timeout_s):
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+def test_cards_are_read_from_nvidia_smi_without_nvml(monkeypatch, printed, cards):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    found, note = find_gpus(ask=lambda command: printed, find_command=lambda name: f"/usr/bin/{name}")
+    assert tuple(card.name for card in found) == cards
+    assert bool(note) == (not cards)
+    if len(cards) == 2:
+        assert found[0].memory_bytes == 143771 * 2**20
+        assert (found[1].driver, found[1].capability) == ("580.65.06", "8.9")
 
-    monkeypatch.setattr(machine, "run_isolated", survey)
-    assert words in machine.examine()["targets"]["onnxruntime-cpu"]
+
+def test_without_a_driver_the_reason_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert find_gpus(find_command=lambda name: None) == ((), NO_DRIVER)
 
 
-def test_a_missing_extra_is_told_with_the_command_that_adds_it(tmp_path, monkeypatch):
-    (tmp_path / "openvino.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'openvino'\", name='openvino')\n"
+def test_cards_are_read_through_nvml(monkeypatch):
+    nvml = SimpleNamespace(
+        NVMLError=RuntimeError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetCudaComputeCapability=lambda handle: (9, 0),
+        nvmlDeviceGetName=lambda handle: "NVIDIA H200",
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=150_754_820_096),
+        nvmlSystemGetDriverVersion=lambda: "580.65.06",
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    told = machine.examine()["targets"]["openvino-cpu"]
-    assert told == "target 'openvino-cpu' needs the extra [openvino]: pip install 'ttl-deploy[openvino]'"
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    card = Gpu(name="NVIDIA H200", memory_bytes=150_754_820_096, driver="580.65.06", capability="9.0")
+    assert find_gpus() == ((card,), "")
 
 
 @pytest.mark.parametrize(
-    "module", ["processes", "runtime.bench", "runtime.verify", "runtime.predict", "runtime.isolated_session", *TARGETS]
+    "module",
+    ["processes", "runtime.bench", "runtime.verify", "runtime.predict", "runtime.isolated_session", *TARGETS],
 )
 def test_the_runtime_works_where_the_training_extra_is_missing(module):
     code = (

@@ -18,7 +18,7 @@ def cache_folder(kind: str) -> Path:
     It lies in `$TTL_DEPLOY_CACHE`, else `$XDG_CACHE_HOME/ttl-deploy`, else `~/.cache/ttl-deploy`.
     Raises `StorageError` where it cannot be written.
     """
-    folder = _root() / kind
+    folder = cache_root() / kind
     with cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -46,7 +46,8 @@ def require_space(folder: Path, size_bytes: int) -> None:
         )
 
 
-def _root() -> Path:
+def cache_root() -> Path:
+    """Return the folder of all cached things, which need not exist; raises `StorageError` where there is no home."""
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser().absolute()
     if shared := os.environ.get("XDG_CACHE_HOME"):
