@@ -65,10 +65,15 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "onnx": "ttl_deploy.export.formats:OnnxFormat",
             "ort": "ttl_deploy.export.formats:OrtFormat",
             "openvino": "ttl_deploy.export.formats:OpenvinoFormat",
+            "trt": "ttl_deploy.export.tensorrt_format:TensorRtFormat",
         },
         "targets": {
             "onnxruntime-cpu": "ttl_deploy.runtime.targets.onnxruntime_cpu:OnnxRuntimeCpu",
             "openvino-cpu": "ttl_deploy.runtime.targets.openvino_cpu:OpenVinoCpu",
+            "tensorrt": "ttl_deploy.runtime.targets.tensorrt:TensorRt",
+            "tensorrt-cuda-graph": "ttl_deploy.runtime.targets.tensorrt:TensorRtGraph",
+            "tensorrt-rtx": "ttl_deploy.runtime.targets.tensorrt:TensorRtRtx",
+            "tensorrt-rtx-cuda-graph": "ttl_deploy.runtime.targets.tensorrt:TensorRtRtxGraph",
         },
     }
 )

@@ -12,12 +12,14 @@ from torch import nn
 from ttl_deploy import plugins
 from ttl_deploy.errors import GateError, UsageError
 from ttl_deploy.export import openvino_ir, quantisation
+from ttl_deploy.export.graph import CURRENT, GraphVersion
 from ttl_deploy.export.lowering import Int8Search, Judge, Lowered
 from ttl_deploy.export.quantisation import Recipe
 from ttl_deploy.export.writer import Made, Writing, export_artifact
 from ttl_deploy.plugins import Proof
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records.artifacts import ArtifactManifest, FileFormat, Precision
+from ttl_deploy.runtime.artifact import Artifact
 from ttl_deploy.runtime.parity import PARITY_LIMIT
 
 _CONVERT_TIMEOUT_S = 600.0
@@ -25,8 +27,8 @@ _CONTROL_TIMEOUT_S = 3600.0
 _NNCF = "NNCF with accuracy control"
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
+@dataclass(slots=True)
+class FileMaker:
     """What all formats share: `name` and `precisions`; `recipes` are how 8 bits are tried."""
 
     name: FileFormat
@@ -68,7 +70,18 @@ class _Format:
             format_name=self.name,
             make=self.make,
             stamp=self.stamp,
+            version=self.version,
+            complete=self.complete,
         )
+
+    @property
+    def version(self) -> GraphVersion:
+        """The version of ONNX that the graph is written in."""
+        return CURRENT
+
+    def complete(self, artifact: Artifact) -> str:
+        """Put into a checked but not yet published folder what the format adds; returns it in words for the card."""
+        return ""
 
     def make(self, writing: Writing) -> Made:
         """Make the file, not yet stamped, in the wanted precision."""
@@ -101,21 +114,21 @@ class _Format:
         )
 
 
-class OnnxFormat(_Format):
+class OnnxFormat(FileMaker):
     """One ONNX file that any runtime reads; in 8 bits the one that OpenVINO and TensorRT share."""
 
     def __init__(self) -> None:
         super().__init__("onnx", ("fp32", "int8"), (quantisation.SHARED,))
 
 
-class OrtFormat(_Format):
+class OrtFormat(FileMaker):
     """An ONNX file for ONNX Runtime's CPU kernels: in 8 bits with unsigned activations."""
 
     def __init__(self) -> None:
         super().__init__("ort", ("fp32", "int8"), (quantisation.CPU_FULL, quantisation.CPU))
 
 
-class OpenvinoFormat(_Format):
+class OpenvinoFormat(FileMaker):
     """OpenVINO's own pair of files; bf16 is computed from weights in single precision."""
 
     def __init__(self) -> None:
@@ -126,15 +139,7 @@ class OpenvinoFormat(_Format):
         """Convert the file; for bf16 that must hold its gate too."""
         if writing.precision != "bf16":
             return super().make(writing)
-        model = self.finish(writing.source)
-        writing.checked_proof.progress("checking bf16", 0, 1)
-        parity = writing.judge(model)
-        if not parity.passed:
-            raise GateError(
-                f"bf16 does not hold the gate: {'; '.join(parity.failures)}; nothing was published. "
-                "Export --precision fp32, or allow more with --max-drop"
-            )
-        return Made(model=model, parity=parity)
+        return judged(writing, self.finish(writing.source))
 
     def finish(self, model: Path) -> Path:
         """Convert an ONNX file, in a child process."""
@@ -152,6 +157,17 @@ class OpenvinoFormat(_Format):
         search = super()._search(writing, judge, proof)
         search.last_resort, search.last_name = lambda source: _control(source, proof), _NNCF
         return search
+
+
+def judged(writing: Writing, model: Path) -> Made:
+    """Return a file of 16 bits with how it did on validation; raises `GateError` where it does not hold the gate."""
+    parity = writing.judge(model)
+    if not parity.passed:
+        raise GateError(
+            f"{writing.precision} does not hold the gate: {'; '.join(parity.failures)}; nothing was published. "
+            "Export --precision fp32, or allow more with --max-drop"
+        )
+    return Made(model=model, parity=parity)
 
 
 def _control(source: Path, proof: Proof) -> Path:

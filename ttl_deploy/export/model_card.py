@@ -189,8 +189,13 @@ print(dict(zip({list(manifest.classes)!r}, probabilities.tolist())))
 `ttl-deploy predict` does the same from files, with the exact pixel rules of training (16-bit images, orientation)."""
 
 
-_FORMATS = {"onnx": "ONNX", "ort": "ONNX for ONNX Runtime's CPU kernels", "openvino": "OpenVINO IR"}
-_MODULES = {"onnx": "onnxruntime", "ort": "onnxruntime", "openvino": "openvino"}
+_FORMATS = {
+    "onnx": "ONNX",
+    "ort": "ONNX for ONNX Runtime's CPU kernels",
+    "openvino": "OpenVINO IR",
+    "trt": "ONNX for TensorRT",
+}
+_MODULES = {"onnx": "onnxruntime", "ort": "onnxruntime", "openvino": "openvino", "trt": "onnxruntime"}
 
 
 def _open_code(manifest: ArtifactManifest) -> str:

@@ -5,6 +5,7 @@ import copy
 import io
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 import ttl_deploy
 from ttl_deploy.errors import GateError
-from ttl_deploy.export.graph import INPUT, MAX_BATCH, OPSET, OUTPUT
+from ttl_deploy.export.graph import INPUT, JETPACK5, MAX_BATCH, OPSET, OUTPUT
 from ttl_deploy.files import publish_bytes
 from ttl_deploy.models.input_conventions import fit_channels
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
@@ -81,11 +82,29 @@ def write_onnx(deployable: Deployable, path: Path, *, image_size: int, metadata:
     `metadata` becomes the file's `metadata_props`; nothing else of this machine is in it. Raises
     `GateError` where the exporter cannot export the network, or delivers something else than asked for.
     """
-    model = _export(deployable, image_size)
+    return _finish(_export(deployable, image_size), path, metadata, opset=OPSET)
+
+
+def write_onnx_before(
+    deployable: Deployable, path: Path, *, image_size: int, metadata: Mapping[str, str]
+) -> onnx.ModelProto:
+    """Export as `write_onnx` does, but to opset 17 and IR version 8, for the parsers of JetPack 5.
+
+    By torch's older exporter: the newer one writes nothing below opset 18.
+    """
+    with tempfile.TemporaryDirectory(prefix="ttl-deploy-") as folder:
+        raw = Path(folder) / "raw.onnx"
+        _export_as_before(deployable, image_size, raw, opset=JETPACK5.opset)
+        model = onnx.load(raw)
+    model.ir_version = JETPACK5.ir_version
+    return _finish(model, path, metadata, opset=JETPACK5.opset)
+
+
+def _finish(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str], *, opset: int) -> onnx.ModelProto:
     _strip(model)
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
-    _check(model)
+    _check(model, opset)
     publish_bytes(path, model.SerializeToString())
     return model
 
@@ -110,14 +129,14 @@ def export_for_timing(
         write_onnx(deployable, path, image_size=image_size, metadata={})
 
 
-def _export_as_before(deployable: Deployable, image_size: int, path: Path) -> None:
+def _export_as_before(deployable: Deployable, image_size: int, path: Path, *, opset: int = OPSET) -> None:
     with _quiet(), _export_errors():
         torch.onnx.export(
             deployable,
             (_example(image_size),),
             str(path),
             dynamo=False,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
@@ -167,11 +186,11 @@ def _strip_messages(graph: onnx.GraphProto) -> None:
         del part.metadata_props[:]
 
 
-def _check(model: onnx.ModelProto) -> None:
+def _check(model: onnx.ModelProto, opset: int) -> None:
     """Refuse anything else than a valid single file at the opset asked for."""
-    opsets = [(entry.domain, entry.version) for entry in model.opset_import if entry.domain or entry.version != OPSET]
+    opsets = [(entry.domain, entry.version) for entry in model.opset_import if entry.domain or entry.version != opset]
     if opsets or len(model.opset_import) != 1 or model.functions:
-        raise GateError(f"the exporter delivered other operator sets than ONNX {OPSET}: {opsets}; nothing was written")
+        raise GateError(f"the exporter delivered other operator sets than ONNX {opset}: {opsets}; nothing was written")
     if any(tensor.external_data for tensor in model.graph.initializer):
         raise GateError("the exporter put weights into another file; nothing was written")
     try:

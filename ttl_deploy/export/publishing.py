@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 from ttl_deploy.errors import UsageError
 from ttl_deploy.files import make_folder, process_is_alive, publish_bytes, sha256_file, storage_errors, sync_folder
 from ttl_deploy.records.artifacts import FileEntry
+from ttl_deploy.records.engines import FLAVOURS
 from ttl_deploy.runtime.artifact import FILES, GOLDEN, MANIFEST, MODEL_CARD, PARITY, REFERENCE
+from ttl_deploy.runtime.tensorrt.trust import engine_path, manifest_path
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_ENGINES = tuple(engine_path(Path(), flavour) for flavour in FLAVOURS)
 _CONTENT = frozenset(
-    {MANIFEST, REFERENCE, GOLDEN, PARITY, MODEL_CARD, *(name for names in FILES.values() for name in names)}
+    {
+        *(MANIFEST, REFERENCE, GOLDEN, PARITY, MODEL_CARD),
+        *(name for names in FILES.values() for name in names),
+        *(path.name for engine in _ENGINES for path in (engine, manifest_path(engine))),
+    }
 )
 
 

@@ -17,7 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ttl_deploy.errors import GateError
-from ttl_deploy.export.graph import INPUT, OPSET
+from ttl_deploy.export.graph import INPUT
 from ttl_deploy.plugins import load
 from ttl_deploy.runtime.inference import run_batches
 from ttl_deploy.runtime.parity import error_power
@@ -184,8 +184,9 @@ def _clean(path: Path) -> None:
 
 def _import_onnx_only(model: onnx.ModelProto) -> None:
     """Drop the operator sets that ONNX Runtime names without using them."""
+    opset = max(entry.version for entry in model.opset_import if entry.domain == "")
     del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    model.opset_import.append(onnx.helper.make_opsetid("", opset))
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types

@@ -1,6 +1,5 @@
 """The way of every artifact: make, check, describe, check again, publish whole or not at all."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ttl_deploy.errors import GateError, UsageError
+from ttl_deploy.export.description import describe_input, describe_inside
 from ttl_deploy.export.golden import golden_images
-from ttl_deploy.export.graph import INPUT, MAX_BATCH, OPSET, OUTPUT
+from ttl_deploy.export.graph import CURRENT, INPUT, MAX_BATCH, OUTPUT, GraphVersion
 from ttl_deploy.export.model_card import render_model_card
-from ttl_deploy.export.onnx_writer import Deployable, make_deployable, write_onnx
+from ttl_deploy.export.onnx_writer import Deployable, make_deployable, write_onnx, write_onnx_before
 from ttl_deploy.export.publishing import describe_file, put_in_place, refuse_foreign_files, staged, write_arrays
 from ttl_deploy.files import make_folder, publish_text
-from ttl_deploy.models.input_conventions import describe_convention
 from ttl_deploy.plugins import Proof
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records import codec
@@ -26,20 +25,18 @@ from ttl_deploy.records.artifacts import (
     ArtifactManifest,
     FileFormat,
     Gate,
-    InputSpec,
     Parity,
     Precision,
     Quantisation,
 )
-from ttl_deploy.records.models import InputConvention
 from ttl_deploy.runtime.artifact import (
     FILES,
     GOLDEN,
     MANIFEST,
-    METADATA_KEY,
     MODEL_CARD,
     PARITY,
     REFERENCE,
+    Artifact,
     default_target,
     open_artifact,
     precision_to_ask,
@@ -47,7 +44,6 @@ from ttl_deploy.runtime.artifact import (
 from ttl_deploy.runtime.parity import PARITY_LIMIT, Answered, Truth, answer, compare, why_undefined
 
 REFERENCE_TARGET = "onnxruntime-cpu"
-IR_VERSION = 10
 _GATE_BATCH = 16
 _SMALL_BATCH_IMAGES = 4
 _TIMEOUT_S = 1800.0
@@ -55,6 +51,7 @@ _CONSTANT_BELOW = 1e-7
 _SHARE_OF_SPREAD = 0.1
 _FOREIGN_TIMES = 2.5
 _LARGEST_FOREIGN_LIMIT = 0.5
+_NO_IMAGES = np.zeros((0, 1, 1, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +65,15 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
-    """What a format makes its file from: the checked ONNX file in single precision, and how to judge another."""
+    """What a format makes its file from: the checked ONNX file in single precision, and how to judge another.
+
+    `images` `(n, H, W, 3)` are the real validation images that the file in single precision was checked with.
+    """
 
     source: Path
     manifest: ArtifactManifest
     proof: Proof | None
+    images: NDArray[np.uint8]
 
     @property
     def precision(self) -> Precision:
@@ -109,22 +110,28 @@ def export_artifact(
     format_name: FileFormat,
     make: Callable[[Writing], Made],
     stamp: Callable[[Path, Path, dict[str, str]], None],
+    version: GraphVersion = CURRENT,
+    complete: Callable[[Artifact], str] = lambda artifact: "",
 ) -> ArtifactManifest:
-    """Export a model as a format makes and stamps it; the rest as of the formats' `export`."""
+    """Export a model as a format makes and stamps it; the rest as of the formats' `export`.
+
+    `complete` is given the finished artifact before it is published, may put more files into its folder, and returns
+    what the model card says of them.
+    """
     _check_arguments(manifest, folder, images=images, references=references)
     deployable = make_deployable(
         model, mean=manifest.input.mean, std=manifest.input.std, temperature=manifest.temperature
     )
-    filled = _fill(manifest, format_name)
+    filled = _fill(manifest, format_name, version)
     _check_proof(filled, proof)
     with staged(folder) as stage:
         work = make_folder(stage / "work")
         source = work / "single.onnx"
-        _write_source(deployable, filled, source)
+        _write_source(deployable, filled, source, version)
         golden = _ask_torch(deployable, filled)
         single = replace(filled, format="onnx", precision="fp32")
         strict = _check_single(source, deployable, single, images=images, golden=golden, limit=limit)
-        made = make(Writing(source=source, manifest=filled, proof=proof))
+        made = make(Writing(source=source, manifest=filled, proof=proof, images=images))
         if filled.precision == "fp32" and made.model != source:
             strict = _check_single(made.model, deployable, filled, images=images, golden=golden, limit=limit)
         finished = _finish(made, filled, stage, stamp, golden=golden, strict=strict, proof=proof, limit=limit)
@@ -134,7 +141,7 @@ def export_artifact(
             sha256=np.array(references[0], dtype="U64"),
             probabilities=np.asarray(references[1], dtype=np.float32),
         )
-        whole = _describe_folder(finished.manifest, finished.parity, stage)
+        whole = _describe_folder(finished.manifest, finished.parity, stage, complete)
         put_in_place(stage, folder)
     return whole
 
@@ -154,14 +161,15 @@ def run_file(
 ) -> Answered:
     """Run a file in a child process on the target it is for, in the manifest's precision.
 
-    Raises `GateError` where it cannot run there, or ran in another precision than asked for. The 8-bit file that
-    runtimes share is let pass in ONNX Runtime, which rounds as it says, and mostly computes in fp32 in between.
+    Raises `GateError` where it cannot run there, or ran in another precision than asked for. Files of 8 and 16 bits
+    that are for other runtimes too are let pass in ONNX Runtime, which rounds weights as they say, and mostly computes
+    in fp32 in between.
     """
     target = default_target(manifest)
     asked = precision_to_ask(manifest)
     outcome = run_isolated(answer, target, model, images, batch, 1, asked, timeout_s=_TIMEOUT_S)
     answered = value_of(outcome, error=GateError, doing=f"cannot run the exported file on {target}")
-    rounds_only = manifest.format == "onnx" and target == REFERENCE_TARGET  # where OpenVINO is not installed
+    rounds_only = manifest.format in ("onnx", "trt") and target == REFERENCE_TARGET
     if answered.execution.precision != manifest.precision and not rounds_only:
         raise GateError(
             f"{target} ran the file in {answered.execution.precision}, and {manifest.precision} was asked for: "
@@ -184,23 +192,26 @@ class _Finished:
     parity: Parity
 
 
-def _fill(manifest: ArtifactManifest, format_name: FileFormat) -> ArtifactManifest:
+def _fill(manifest: ArtifactManifest, format_name: FileFormat, version: GraphVersion) -> ArtifactManifest:
     """Return the manifest with what only the exporter knows."""
     return replace(
         manifest,
         format=format_name,
-        input=replace(manifest.input, name=INPUT, max_batch=MAX_BATCH, normalisation=_describe_input(manifest.input)),
+        input=replace(manifest.input, name=INPUT, max_batch=MAX_BATCH, normalisation=describe_input(manifest.input)),
         output=OUTPUT,
-        opset=OPSET,
-        ir_version=IR_VERSION,
+        opset=version.opset,
+        ir_version=version.ir_version,
         files=(),
     )
 
 
-def _write_source(deployable: Deployable, manifest: ArtifactManifest, path: Path) -> None:
-    written = write_onnx(deployable, path, image_size=manifest.input.height, metadata={})
-    if written.ir_version != IR_VERSION:
-        raise GateError(f"the exporter wrote IR version {written.ir_version}, not {IR_VERSION}: nothing was written")
+def _write_source(deployable: Deployable, manifest: ArtifactManifest, path: Path, version: GraphVersion) -> None:
+    write = write_onnx_before if version.legacy else write_onnx
+    written = write(deployable, path, image_size=manifest.input.height, metadata={})
+    if written.ir_version != version.ir_version:
+        raise GateError(
+            f"the exporter wrote IR version {written.ir_version}, not {version.ir_version}: nothing was written"
+        )
 
 
 def _ask_torch(deployable: Deployable, manifest: ArtifactManifest) -> _Golden:
@@ -264,7 +275,7 @@ def _check_proof(manifest: ArtifactManifest, proof: Proof | None) -> None:
     """Refuse at once, before minutes of work, a lower precision that nothing could be said about."""
     if manifest.precision == "fp32":
         return
-    given = Writing(source=Path(), manifest=manifest, proof=proof).checked_proof
+    given = Writing(source=Path(), manifest=manifest, proof=proof, images=_NO_IMAGES).checked_proof
     reason = why_undefined(given.probabilities, _truth_of(given))
     if reason:
         raise GateError(
@@ -307,42 +318,18 @@ def _set_limits(gate: Gate | None, given: NDArray[np.float32], golden: _Golden) 
     return replace(gate, golden_limit=at_home, foreign_golden_limit=abroad)
 
 
-def _describe_folder(manifest: ArtifactManifest, parity: Parity, stage: Path) -> ArtifactManifest:
+def _describe_folder(
+    manifest: ArtifactManifest, parity: Parity, stage: Path, complete: Callable[[Artifact], str]
+) -> ArtifactManifest:
     """Write the remaining files, and open the whole as anybody will."""
     codec.save(stage / PARITY, parity)
     # The model card is for people, who may add to it; everything else is pinned by its hash.
     names = (*FILES[manifest.format], REFERENCE, GOLDEN, PARITY)
     whole = replace(manifest, files=tuple(describe_file(stage / name) for name in names))
-    publish_text(stage / MODEL_CARD, render_model_card(whole, parity))
     codec.save(stage / MANIFEST, whole)
-    open_artifact(stage)
+    more = complete(open_artifact(stage))
+    publish_text(stage / MODEL_CARD, render_model_card(whole, parity) + more)
     return whole
-
-
-def describe_inside(manifest: ArtifactManifest) -> dict[str, str]:
-    """Return the metadata that the model file itself carries."""
-    return {
-        METADATA_KEY: codec.to_json(manifest),
-        "classes": json.dumps(manifest.classes, ensure_ascii=False),
-        "input": f"uint8 RGB (batch, {manifest.input.height}, {manifest.input.width}, 3); normalised inside: "
-        f"{manifest.input.normalisation}",
-        "output": f"probabilities (batch, {len(manifest.classes)}), {_describe_output(manifest)}",
-        "intended_use": manifest.intended_use,
-    }
-
-
-def _describe_input(spec: InputSpec) -> str:
-    return describe_convention(InputConvention(mean=spec.mean, std=spec.std))
-
-
-def _describe_output(manifest: ArtifactManifest) -> str:
-    """Say in a few words what a reader of the file alone must know to use its probabilities."""
-    scaling = (
-        "not calibrated" if manifest.temperature == 1 else f"calibrated by the temperature {manifest.temperature:.4g}"
-    )
-    if manifest.threshold is None:
-        return f"{scaling}; the largest decides"
-    return f"{scaling}; class 1 from {manifest.threshold:.9g} on"
 
 
 def _check_single(

@@ -8,8 +8,8 @@ from ttl_deploy.records.data import DataFingerprint, DecodeSettings, Split
 from ttl_deploy.records.models import InputConvention, ModelSpec
 from ttl_deploy.records.scores import Comparison, Needed, PairedDifference, Score
 
-FileFormat = Literal["onnx", "ort", "openvino"]
-Precision = Literal["fp32", "bf16", "int8"]
+FileFormat = Literal["onnx", "ort", "openvino", "trt"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 MAX_DROP = 0.005
 """The largest loss of AUROC by a lower precision that is allowed unless the user says otherwise."""

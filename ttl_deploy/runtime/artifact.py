@@ -25,8 +25,13 @@ GOLDEN = "golden.npz"
 PARITY = "verify.json"
 MODEL_CARD = "model_card.md"
 METADATA_KEY = "ttl_deploy"
-FILES: dict[FileFormat, tuple[str, ...]] = {"onnx": (MODEL,), "ort": (MODEL,), "openvino": (IR_MODEL, IR_WEIGHTS)}
-"""The files of each format's model, the one to open first."""
+FILES: dict[FileFormat, tuple[str, ...]] = {
+    "onnx": (MODEL,),
+    "ort": (MODEL,),
+    "openvino": (IR_MODEL, IR_WEIGHTS),
+    "trt": (MODEL,),
+}
+"""The files of each format's model, the one to open first. Of `trt` that is the ONNX file that engines are built from."""
 _ORT, _OPENVINO = "onnxruntime-cpu", "openvino-cpu"
 
 
@@ -55,6 +60,11 @@ class Artifact:
     @property
     def target_note(self) -> str:
         """Say why the default target was taken where the file could run on another; else nothing."""
+        if self.manifest.format == "trt":
+            return (
+                f"running the ONNX graph on the CPU ({self.default_target}); --target tensorrt or tensorrt-rtx runs the "
+                "engine on the GPU"
+            )
         if not _is_shared_int8(self.manifest):
             return ""
         slow = "signed 8-bit activations run 2 to 3 times slower than unsigned ones in ONNX Runtime on x86 CPUs"
@@ -107,16 +117,16 @@ def default_target(manifest: ArtifactManifest) -> str:
 
 
 def precision_to_ask(manifest: ArtifactManifest) -> str | None:
-    """Return the precision to open a file in; None for 8 bits, which a file has or has not, whatever is asked.
+    """Return the precision to open a file in; None for 8 and 16 bits that are in the file, whatever is asked.
 
-    What a runtime makes of them is for the session to say: of the file that runtimes share, ONNX Runtime computes
+    What a runtime makes of them is for the session to say: of the files that runtimes share, ONNX Runtime computes
     most layers in fp32 between the roundings.
     """
-    return None if manifest.precision == "int8" else manifest.precision
+    return None if manifest.precision in ("int8", "fp16") else manifest.precision
 
 
 def _is_shared_int8(manifest: ArtifactManifest) -> bool:
-    return manifest.format == "onnx" and manifest.precision == "int8"
+    return manifest.format in ("onnx", "trt") and manifest.precision == "int8"
 
 
 def decide(probabilities: NDArray[np.float32], manifest: ArtifactManifest) -> NDArray[np.intp]:

@@ -1,0 +1,63 @@
+"""What engine lies in a folder, or why none does and how to make it, in words for the model card and the terminal."""
+
+from ttl_deploy.records.artifacts import ArtifactManifest
+from ttl_deploy.records.engines import EngineManifest, EngineRequest
+from ttl_deploy.runtime.artifact import MODEL
+from ttl_deploy.runtime.precision_words import describe_parity
+from ttl_deploy.runtime.tensorrt.flavours import PACKAGES
+
+
+def describe_engine(manifest: EngineManifest) -> str:
+    """Return a section for the model card on an engine that was built at the export."""
+    lines = "\n".join(f"- {line}" for line in engine_lines(manifest))
+    return (
+        f"\n## Engine\n\n{lines}\n\nAn engine is executable code. It is loaded only with its manifest, on a machine "
+        f"that the manifest fits. On another one build it again: `{_command(manifest.flavour)}`.\n"
+    )
+
+
+def engine_lines(manifest: EngineManifest) -> tuple[str, ...]:
+    """Say in a few lines what an engine is, and whether it was run."""
+    options = manifest.options
+    sizes = f"{options.batch.smallest} to {options.batch.largest}, tuned for {options.batch.usual}"
+    builder = f"{PACKAGES[manifest.flavour].words} {manifest.tensorrt}"
+    lines = [
+        f"{manifest.engine.name}: {manifest.engine.size_bytes / 1e6:.2f} MB, built by {builder} in "
+        f"{manifest.build_s:.1f} s from {manifest.model.name} ({manifest.precision})",
+        f"for {manifest.built_for}; {manifest.system} {manifest.architecture}; batches of {sizes}",
+    ]
+    if manifest.golden is None:
+        lines.append("not run: there was no GPU where it was built")
+    else:
+        lines += [
+            f"on {manifest.golden.images} synthetic images: {line}" for line in describe_parity(manifest.golden)[:1]
+        ]
+    return (*lines, *(f"TensorRT warned: {warning}" for warning in manifest.warnings))
+
+
+def describe_missing(manifest: ArtifactManifest, request: EngineRequest, reason: str, *, jetpack5: bool) -> str:
+    """Return a section for the model card on an engine that was not built at the export."""
+    return f"\n## Engine\n\nThe engine was not built here: {reason}.\n\n{_how(manifest, request, jetpack5=jetpack5)}\n"
+
+
+def _how(manifest: ArtifactManifest, request: EngineRequest, *, jetpack5: bool) -> str:
+    if not jetpack5:
+        return (
+            "Build it on the machine that will run it: copy the whole folder there and type "
+            f"`{_command(request.flavour)}`. That needs no torch."
+        )
+    size, batch = f"{manifest.input.height}x{manifest.input.width}x3", request.options.batch
+    shapes = " ".join(
+        f"--{kind}Shapes={manifest.input.name}:{count}x{size}"
+        for kind, count in (("min", batch.smallest), ("opt", batch.usual), ("max", batch.largest))
+    )
+    flag = {"fp16": " --fp16", "int8": " --int8"}.get(manifest.precision, "")
+    return (
+        "JetPack 5 has TensorRT 8 and Python 3.8, older than what ttl-deploy runs on. Build with its own tool, "
+        f"`trtexec --onnx={MODEL} {shapes}{flag} --saveEngine=model.engine`, and compare its answers with `golden.npz` "
+        "before you use them."
+    )
+
+
+def _command(flavour: str) -> str:
+    return f"ttl-deploy build . --flavour {flavour}"
