@@ -14,6 +14,7 @@ from ttl_deploy.models.backbones.meta_device import ParametersOnMeta
 from ttl_deploy.models.graph.measured import extract_graph, extract_outputs, extract_rest
 from ttl_deploy.models.heads import Head
 from ttl_deploy.models.places import Place, find_classifier, find_places
+from ttl_deploy.models.width.structure import resize_layers
 from ttl_deploy.records.models import FULL, ModelSpec
 
 
@@ -72,14 +73,17 @@ def build(spec: ModelSpec) -> TruncatedModel:
     """Build the model that `spec` describes, in training mode, with random weights.
 
     The backbone draws its weights first and the head last, so under one seed the trunks of all
-    cuts start from the same numbers. Raises `UnknownNameError` for the backbone or the cut.
+    cuts start from the same numbers; narrowed layers are left without values. Raises `UnknownNameError`
+    for the backbone or the cut.
     """
     place = find_place(spec)
     if spec.classes < 2:
         raise UsageError(f"a classifier needs at least 2 classes, not {spec.classes}")
     backbone = _build_network(spec, place)
     trunk = fx.GraphModule(backbone, extract_graph(place.measured.symbolic, place.node), class_name="Trunk")
-    return TruncatedModel(trunk, _build_head(backbone, place, spec), channels=place.measured.symbolic.channels)
+    model = TruncatedModel(trunk, _build_head(backbone, place, spec), channels=place.measured.symbolic.channels)
+    resize_layers(model, spec.layers)
+    return model
 
 
 def build_on_meta(spec: ModelSpec) -> Model:
@@ -156,6 +160,14 @@ def trunk_parameter_names(spec: ModelSpec, cut: str) -> frozenset[str]:
     return frozenset(
         name for name in names if not place.targets.isdisjoint(accumulate(name.split("."), "{}.{}".format))
     )
+
+
+def find_last_layer(model: TruncatedModel, spec: ModelSpec) -> nn.Module:
+    """Return the layer that gives the logits."""
+    if isinstance(model.head, Head):
+        return model.head.linear
+    symbolic = find_place(spec).measured.symbolic
+    return model.head.get_submodule(str(find_classifier(symbolic).target))
 
 
 def _build_own_head(backbone: nn.Module, place: Place, classes: int) -> fx.GraphModule:

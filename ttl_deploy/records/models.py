@@ -1,6 +1,6 @@
 """Backbones, cuts, and the description from which a truncated model is rebuilt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Pool = Literal["avg", "max", "avgmax", "gem", "flatten"]
@@ -33,11 +33,27 @@ IMAGENET_INPUT = InputConvention(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NarrowLayer:
+    """How one layer of a narrowed model differs from the same layer at full width.
+
+    Attributes:
+        name: module path in the model, such as `trunk.features.conv0`.
+        sizes: attributes of the module that are numbers: `in_channels`, `out_channels`, `groups`, …
+        shapes: of its own parameters and buffers.
+    """
+
+    name: str
+    sizes: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """All that is needed to rebuild a model's structure; its weights live in a safetensors file.
 
     `cut` is a cut's name, or `full`. `image_size` in pixels; inputs are RGB. With `exits` it is one
-    network with a head at each of these cuts, shallow to deep, the last of which is `cut`.
+    network with a head at each of these cuts, shallow to deep, the last of which is `cut`. `width` is the
+    share of channels that pruning leaves; `layers` is what that makes of the layers, none at full width.
     """
 
     backbone: str
@@ -47,6 +63,13 @@ class ModelSpec:
     pool: Pool = "avg"
     dropout: float = 0.0
     exits: tuple[str, ...] = ()
+    width: float = 1.0
+    layers: tuple[NarrowLayer, ...] = ()
+
+    @property
+    def at_full_width(self) -> "ModelSpec":
+        """The model that this one was narrowed from."""
+        return replace(self, width=1.0, layers=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,7 +153,9 @@ class Trial:
     `input` says how images are brought to the model, with one entry per channel that it takes, 1 or 3;
     `weights_input` how they were brought to the network that the weights file is from. `teacher` is the
     key of the trial whose model this one learns from, `start` that of the joint training with whose exit it
-    begins, where its strategy wants one; for a joint training it may be `probe`, with whose heads it begins.
+    begins, where its strategy wants one; for a joint training it may be `probe`, with whose heads it begins. A
+    narrowed model begins with, and learns from, the trial at full width. `variant` is what its cut's name carries
+    where its width or image size is not that of the other trials.
     """
 
     model: ModelSpec
@@ -165,11 +167,17 @@ class Trial:
     train: TrainSettings
     teacher: str | None = None
     start: str | None = None
+    variant: str = ""
+
+    @property
+    def cut(self) -> str:
+        """What the cut is called, with its width and image size where these are not everybody's."""
+        return f"{self.model.cut}{self.variant}"
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of the trials that must have been trained before."""
-        return tuple(key for key in (self.teacher, self.start) if key not in (None, PROBED))
+        return tuple(dict.fromkeys(key for key in (self.teacher, self.start) if key not in (None, PROBED)))
 
     @property
     def key(self) -> str:
@@ -177,13 +185,13 @@ class Trial:
 
         With several exits, `all-exits` stands for the cut.
         """
-        what = ALL_EXITS if self.model.exits else self.model.cut
+        what = ALL_EXITS if self.model.exits else self.cut
         return f"{what}__{slug_of(self.strategy)}__s{self.seed}"
 
     @property
     def candidate(self) -> Candidate:
         """What the trial is one training of."""
-        return Candidate(self.model.cut, self.strategy)
+        return Candidate(self.cut, self.strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ def failure(trial: Trial, error: TrialError) -> TrialFailure:
     """Describe a trial that could not be finished."""
     return TrialFailure(
         key=trial.key,
-        cut=trial.model.cut,
+        cut=trial.cut,
         strategy=trial.strategy,
         seed=trial.seed,
         kind=error.kind,
@@ -111,11 +111,13 @@ def _find_teacher(trial: Trial, run: RunFolder) -> Teacher | None:
 
 
 def _find_start(trial: Trial, run: RunFolder) -> Path | None:
-    """Return the weights that a trial begins with: those of its cut's exit from the joint training, or the probe's."""
+    """Return the weights that a trial begins with: the probe's, of its cut's exit, or of the model at full width."""
     if trial.start is None:
         return None
     if trial.start == PROBED:
         return run.probe_heads
+    if trial.model.layers:
+        return run.trial(trial.start) / WEIGHTS
     joint = codec.load(Trial, run.trial(trial.start) / "trial.json")
     return run.trial(exit_trial(joint, trial.model.cut).key) / WEIGHTS
 

@@ -13,25 +13,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ttl_deploy.errors import UsageError
 from ttl_deploy.files import make_folder, publish_bytes, publish_text, sha256_file
-from ttl_deploy.models import truncation, weights
-from ttl_deploy.models.input_conventions import Feeding
+from ttl_deploy.models import weights
 from ttl_deploy.models.truncation import Model
 from ttl_deploy.records import codec
 from ttl_deploy.records.trials import EpochRecord, Precision, Trial, TrialPause, TrialResult
 from ttl_deploy.training import batches, checkpoints, devices, ema, evaluation, features, losses, recovery
 from ttl_deploy.training.batches import LabelledPixels, Plan, Wait
+from ttl_deploy.training.beginning import begin, refresh_statistics, strategy_of, take_teacher
 from ttl_deploy.training.features import Features
 from ttl_deploy.training.freezing import train_mode
 from ttl_deploy.training.gradient_norms import GRADIENT_BATCHES, relative_gradient_norms
-from ttl_deploy.training.joint import Exits, begin_with_heads
+from ttl_deploy.training.joint import Exits
 from ttl_deploy.training.learning import Learning
 from ttl_deploy.training.material import AS_THEY_ARE, Images, Material, Setup
 from ttl_deploy.training.recovery import TrialError as TrialError  # for those who call run_trial
 from ttl_deploy.training.state import State
 from ttl_deploy.training.steps import GuardedSteps, NotFiniteError
-from ttl_deploy.training.strategies import Phase, find_strategy
+from ttl_deploy.training.strategies import Phase
 from ttl_deploy.training.teaching import Lessons, Teacher
 
 WEIGHTS = "best.safetensors"
@@ -75,18 +74,10 @@ class _Training:
         start: Path | None = None,
     ) -> None:
         self.trial, self.settings, self.folder, self.device = trial, trial.train, folder, device
-        strategy = find_strategy(trial.strategy)
-        self.teacher = _take_teacher(trial, strategy.teacher, teacher)
+        strategy = strategy_of(trial)
+        self.teacher = take_teacher(trial, strategy.teacher, teacher)
         devices.seed_epoch(trial.seed, 0)
-        model = truncation.build_exits(trial.model) if trial.model.exits else truncation.build(trial.model)
-        _check_channels(trial, model)
-        feeding = Feeding(file=trial.weights_input, network=trial.input)
-        self.note = weights.load_pretrained(model, trial.model, trial.weights, feeding=feeding).text
-        if strategy.warm:
-            weights.load_weights(model, _take_start(trial, start))
-            self.note += f"; then finetuned jointly with other cuts ({trial.start})"
-        elif isinstance(model, truncation.MultiExitModel) and start is not None:
-            begin_with_heads(model, start)
+        model, self.note = begin(trial, warm=strategy.warm, start=start)
         self.precision: Precision = devices.pick_precision(self.settings.precision, device=device, model=model)
         strategy.prepare(model, trial.model)
         self.model = devices.place(model, device)
@@ -136,9 +127,11 @@ class _Training:
         return Images(self.setup, AS_THEY_ARE if rests else self.settings.augmentation)
 
     def resume(self) -> None:
-        """Continue from the newest whole checkpoint, if there is one."""
+        """Continue from the newest whole checkpoint, or begin where there is none."""
         saved = checkpoints.load(self.folder)
         if saved is None:
+            if self.trial.model.layers:
+                refresh_statistics(self.model, self.setup.train, self.trial, device=self.device)
             return
         self.state = State.from_builtins(saved["history"], saved["state"])
         if not self.finished:
@@ -290,7 +283,7 @@ class _Training:
         """Describe where the trial rests; the validation probabilities of its best epoch so far stay."""
         paused = TrialPause(
             key=self.trial.key,
-            cut=self.trial.model.cut,
+            cut=self.trial.cut,
             strategy=self.trial.strategy,
             seed=self.trial.seed,
             epoch=self.state.epoch,
@@ -304,7 +297,7 @@ class _Training:
         """Describe the outcome, which is that of the best epoch."""
         return TrialResult(
             key=self.trial.key,
-            cut=self.trial.model.cut,
+            cut=self.trial.cut,
             strategy=self.trial.strategy,
             seed=self.trial.seed,
             best_epoch=self.state.best_epoch,
@@ -317,34 +310,6 @@ class _Training:
             device=self.device.type,
             seconds=self.state.seconds,
         )
-
-
-def _check_channels(trial: Trial, model: Model) -> None:
-    if len(trial.input.mean) != model.channels:
-        raise UsageError(
-            f"{trial.key}: `input` has {len(trial.input.mean)} entries, but {trial.model.backbone} takes "
-            f"{model.channels} channels: give one entry for each (input_conventions.fit_channels)"
-        )
-
-
-def _take_teacher(trial: Trial, wanted: str | None, given: Teacher | None) -> Teacher | None:
-    if wanted is None:
-        return None
-    if given is None:
-        raise UsageError(
-            f"{trial.key}: strategy {trial.strategy!r} needs a teacher but none is given: train the full network "
-            f"with {wanted!r} and the same seed first, and pass its weights as run_trial(teacher=...)"
-        )
-    return given
-
-
-def _take_start(trial: Trial, given: Path | None) -> Path:
-    if given is None:
-        raise UsageError(
-            f"{trial.key}: strategy {trial.strategy!r} begins with a trained model's weights but none are given: train "
-            "all cuts as one network first, and pass the exit's weights as run_trial(start=...)"
-        )
-    return given
 
 
 def run_trial(

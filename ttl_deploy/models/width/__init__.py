@@ -1,0 +1,1 @@
+"""Width: which channels of a truncated model go, and the structure that is left."""
