@@ -8,11 +8,12 @@ benchmarks at random and counts verdicts: of the rule in use, and of a bootstrap
 """
 
 import argparse
+import math
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,22 +24,27 @@ from simulated_timings import simulate_rows
 from ttl_deploy.records.benchmarks import BenchReport, BenchRow
 from ttl_deploy.runtime.artifact import Artifact, open_artifact
 from ttl_deploy.runtime.bench import BenchPlan, bench
-from ttl_deploy.runtime.comparison import TIE, compare_rows
-from ttl_deploy.runtime.steadiness import waited_share
+from ttl_deploy.runtime.comparison import FASTER, SLOWER, TIE, compare_rows
+from ttl_deploy.runtime.steadiness import INCONCLUSIVE, waited_share
 
 SHORT = BenchPlan(seconds=0.5, runs=100, rounds=5, limit_s=10.0, warmup_limit_s=0.5, compare=True)
 SIMULATED = 400
 DRAWS = 300
 BLOCK = 10
-MACHINES = (
+MACHINES: tuple[dict[str, float], ...] = (
     {},
     {"between": 0.03},
     {"memory": 0.99},
     {"drift": 0.1},
     {"drift": 0.3},
     {"outliers": 0.2},
-    {"rounds": 3},
-    {"rounds": 10},
+    {"outliers": 0.4, "worst": 0.6},
+)
+PLANS = (
+    {"rounds": 3, "extra_rounds": 0},
+    {"rounds": 5, "extra_rounds": 0},
+    {"rounds": 5, "extra_rounds": 10},
+    {"rounds": 10, "extra_rounds": 0},
 )
 
 
@@ -54,6 +60,7 @@ def compare_once(artifacts: Sequence[Artifact], seed: int) -> dict[str, object]:
         "low": round(one.low, 4),
         "high": round(one.high, 4),
         "floor": round(one.floor, 4),
+        "rounds": len(report.rows[0].timings),
         "row_verdicts": [row.verdict.partition(":")[0] for row in report.rows],
         "waited_share": round(_waited(report), 3),
         "seconds": round(time.perf_counter() - began, 1),
@@ -75,26 +82,51 @@ def measure(path: Path, runs: int, minutes: float) -> None:
             rows.append(compare_once(artifacts, seed=len(rows)))
             print(len(rows), rows[-1], flush=True)
     counts = Counter(str(row["verdict"]).partition(":")[0] for row in rows)
-    print(dict(counts))
-    summary = {"runs": len(rows), "model": artifacts[0].manifest.name, **counts}
+    summary = {
+        "runs": len(rows),
+        "model": artifacts[0].manifest.name,
+        **counts,
+        "within_3_percent": sum(abs(math.log(float(str(row["ratio"])))) < math.log(1.03) for row in rows),
+        "interval_without_1": sum(not float(str(row["low"])) <= 1 <= float(str(row["high"])) for row in rows),
+        "rounds_added": sum(int(str(row["rounds"])) > SHORT.rounds for row in rows),
+        "inconclusive_rows": sum("inconclusive" in str(row["row_verdicts"]) for row in rows),
+        "waited_share_median": float(np.median([float(str(row["waited_share"])) for row in rows])),
+    }
+    print(summary)
     store("aa_comparison", f"python benchmarks/aa_comparison.py ARTIFACT --runs {runs}", [summary, *rows])
 
 
 def simulate() -> None:
     """Count verdicts of both rules on drawn benchmarks, of a copy and of a file 10 % slower."""
     rows = []
-    for machine in MACHINES:
-        row: dict[str, object] = {"machine": str(machine)}
+    for machine, plan in [(machine, plan) for machine in MACHINES for plan in PLANS]:
+        row: dict[str, object] = {"machine": machine, "plan": plan}
         for ratio in (1.0, 1.1):
-            drawn = [simulate_rows(seed=seed, ratio=ratio, **machine) for seed in range(SIMULATED)]  # type: ignore[arg-type]  # mypy cannot see which keyword is which
+            drawn = [draw(seed, ratio, machine, plan) for seed in range(SIMULATED)]
             verdicts = [compare_rows(pair, first=0, second=1).verdict for pair in drawn]
             different = [excludes_one(pair, seed) for seed, pair in enumerate(drawn)]
             row[f"ties_at_{ratio}"] = sum(verdict == TIE for verdict in verdicts) / SIMULATED
-            row[f"differences_at_{ratio}"] = sum(verdict in ("faster", "slower") for verdict in verdicts) / SIMULATED
+            row[f"differences_at_{ratio}"] = sum(verdict in (FASTER, SLOWER) for verdict in verdicts) / SIMULATED
             row[f"bootstrap_differences_at_{ratio}"] = sum(different) / SIMULATED
+            row[f"rounds_at_{ratio}"] = sum(len(pair[0].timings) for pair in drawn) / SIMULATED
         rows.append(row)
         print(row, flush=True)
     store("aa_simulated", "python benchmarks/aa_comparison.py --simulate", rows)
+
+
+def draw(seed: int, ratio: float, machine: Mapping[str, float], plan: Mapping[str, int]) -> list[BenchRow]:
+    """Draw a benchmark to which rounds are added while it is inconclusive, as `bench` does.
+
+    A drift is that of the asked rounds, and goes on through the others.
+    """
+    least, most = plan["rounds"], plan["rounds"] + plan["extra_rounds"]
+    drift = machine.get("drift", 0.0) * most / least
+    whole = simulate_rows(seed=seed, ratio=ratio, rounds=most, **{**machine, "drift": drift})  # type: ignore[arg-type]  # mypy cannot see which keyword is which
+    for count in range(least, most):
+        rows = [replace(row, timings=row.timings[:count]) for row in whole]
+        if not compare_rows(rows, first=0, second=1).verdict.startswith(INCONCLUSIVE):
+            return rows
+    return whole
 
 
 def excludes_one(rows: Sequence[BenchRow], seed: int) -> bool:

@@ -117,7 +117,9 @@ def compare(candidate: Candidate, rounds: int, seconds: float) -> dict[str, obje
         "bench_ms": round(1e3 * float(np.median(medians)), 4),
         "benchmark_app_ms": round(1e3 * float(np.median(theirs)), 4),
         "waited_share": round(waited_share(ours, threads=1) or 0.0, 3),
-        "rounds_ms": [[round(1e3 * one, 4), round(1e3 * other, 4)] for one, other in zip(medians, theirs, strict=True)],
+        "rounds_ms": [
+            [round(1e3 * float(one), 4), round(1e3 * other, 4)] for one, other in zip(medians, theirs, strict=True)
+        ],
     }
 
 

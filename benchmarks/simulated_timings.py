@@ -20,12 +20,14 @@ def simulate_rows(
     memory: float = 0.9,
     drift: float = 0.0,
     outliers: float = 0.0,
+    worst: float = 0.3,
 ) -> list[BenchRow]:
     """Draw two candidates, the second `ratio` times as slow, that a benchmark ran in shuffled rounds.
 
     `between` is the spread (one standard deviation, a share) of processes of one candidate. Calls within a process
     resemble the one before: `memory` is their correlation. The machine becomes slower by the share `drift` from the
-    first to the last process. A share `outliers` of the processes lands in a bad spot, up to 30 % slower.
+    first to the last process. A share `outliers` of the processes lands in a bad spot, slower by a share of
+    up to `worst`.
     """
     generator = np.random.default_rng(seed)
     timings: list[list[Timing]] = [[], []]
@@ -34,7 +36,7 @@ def simulate_rows(
             progress = (2 * number + place) / max(1, 2 * rounds - 1)
             level = BASE_S * (ratio if index else 1.0) * (1 + drift * progress) * np.exp(generator.normal(0, between))
             if generator.random() < outliers:
-                level *= 1 + generator.uniform(0.0, 0.3)
+                level *= 1 + generator.uniform(0.0, worst)
             samples = tuple(map(float, level * np.exp(_jitter(generator, calls, memory))))
             timings[index].append(
                 Timing(round=number, load_s=0.1, warmup_s=(0.1,), samples_s=samples, cpu_samples_s=samples)

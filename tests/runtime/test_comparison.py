@@ -81,8 +81,10 @@ def test_the_other_way_round_is_the_inverse():
         (0.10, 0.11, 0.02, TIE),  # the interval holds 1
         (0.10, 0.05, 0.12, TIE),  # below the noise floor
         (0.0, 0.0, 0.0, TIE),
-        (0.0, 0.5, 0.3, "inconclusive: the interval is 65% wide to each side"),
-        (0.1, 0.2, 0.3, TIE),  # no difference of a quarter
+        (0.0, 0.5, 0.3, "inconclusive: a difference of 65% is possible"),
+        (0.0, 0.2, 0.3, TIE),  # no difference of a quarter
+        (-0.1, 0.2, 0.3, "inconclusive: a difference of 35% is possible"),
+        (0.6, 0.2, 1.0, "inconclusive: a difference of 123% is possible"),  # what a wide floor must not hide
         (0.5, 0.3, 0.3, SLOWER),
     ],
 )

@@ -24,7 +24,7 @@ from ttl_deploy.runtime.steadiness import INCONCLUSIVE, waited_share
 FASTER, SLOWER, TIE = "faster", "slower", "tie"
 _SHARED = 0.02
 _EXPLAINED = 0.9
-_HOPELESS = 0.25
+_QUARTER = 0.25
 _UNDISTURBED = 0.1
 _NINETY_NINE = NormalDist().inv_cdf(0.995)
 
@@ -75,12 +75,13 @@ def compare_with_first(rows: Sequence[BenchRow]) -> tuple[Comparison, ...]:
 def decide(mean: float, half: float, floor: float) -> str:
     """Say what a mean logarithm of ratios means, with half the width of its interval and the noise floor (a share).
 
-    Without a difference it is a tie only if the interval excludes differences of a quarter: a wider one says nothing.
+    A difference needs both. Without one it is a tie only where the interval excludes differences of a quarter: a tie
+    on a machine so disturbed that twice the time might go unseen would be a lie.
     """
-    if abs(mean) <= half or abs(mean) <= math.log1p(floor):
-        width = math.expm1(half)
-        return TIE if width <= _HOPELESS else f"{INCONCLUSIVE}: the interval is {width:.0%} wide to each side"
-    return FASTER if mean < 0 else SLOWER
+    if abs(mean) > half and abs(mean) > math.log1p(floor):
+        return FASTER if mean < 0 else SLOWER
+    possible = math.expm1(abs(mean) + half)
+    return TIE if possible <= _QUARTER else f"{INCONCLUSIVE}: a difference of {possible:.0%} is possible"
 
 
 def noise_floor(logarithms: NDArray[np.float64]) -> float:
