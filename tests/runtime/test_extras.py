@@ -72,8 +72,9 @@ def test_a_package_that_is_too_old_is_named_with_what_is_needed(project, install
     assert extra("train").lacking == ("made-up-torch 2.4.1 (needed: >=2.9)", "made-up-plots")
 
 
-def test_tensorrt_is_explained_where_it_is_missing(project, install, monkeypatch):
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if not installed_version("tensorrt")] or sys.path)
+def test_tensorrt_is_explained_where_it_is_missing(project, install):
+    if installed_version("tensorrt"):
+        pytest.skip("TensorRT is installed here")
     note = extra("trt").note
     for way in ("nvcr.io/nvidia/tensorrt", "[rtx]", "https://pypi.nvidia.com"):
         assert way in note
@@ -82,6 +83,14 @@ def test_tensorrt_is_explained_where_it_is_missing(project, install, monkeypatch
     assert "--system-site-packages" in on_jetson
     install("tensorrt", "10.16.1.11")
     assert extra("trt").note == ""
+
+
+def test_where_tensorrt_is_no_requirement_it_is_lacking_all_the_same(install):
+    marker = 'platform_machine == "vax" and extra == "trt"'
+    install("ttl-deploy", "9.9", "Provides-Extra: trt", f"Requires-Dist: tensorrt>=10; {marker}")
+    assert extra("trt").lacking == ("tensorrt",)
+    install("tensorrt", "10.16.2.10")
+    assert extra("trt").installed
 
 
 def test_nothing_is_said_of_extras_where_the_program_is_not_installed(monkeypatch):

@@ -56,14 +56,17 @@ def find_distribution(name: str) -> Distribution | None:
 def _describe_extra(name: str, needs: list[Requirement], *, jetson: bool) -> ExtraState:
     wanted = [need for need in needs if need.marker and _belongs(need, name)]
     versions = {need.name: installed_version(need.name) for need in wanted}
+    lacking = [lack for need in wanted if (lack := _lack(need, versions[need.name]))]
     note = ""
-    if name == "trt" and not versions.get("tensorrt"):
+    if name == "trt" and not installed_version("tensorrt"):
         note = JETSON_NOTE.format(python=platform.python_version()) if jetson else TENSORRT_NOTE
+        if "tensorrt" not in lacking:  # on ARM it is no requirement of ours, as it comes with JetPack
+            lacking.append("tensorrt")
     return ExtraState(
         name=name,
         purpose=_PURPOSES.get(name, ""),
         versions=versions,
-        lacking=tuple(lack for need in wanted if (lack := _lack(need, versions[need.name]))),
+        lacking=tuple(lacking),
         command=f"pip install '{OURS}[{name}]'",
         note=note,
     )
