@@ -3,7 +3,7 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 NAME = "doctor"
 _PIPE_WIDTH = 80
-_NAME_WIDTH = 17
+_NAME_WIDTH = 14
+"""The least width of a block's names, in characters."""
 
 
 def run(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
@@ -47,8 +48,10 @@ def _render(found: "Diagnosis") -> Iterator[str]:
     if found.jetson is not None:
         yield from _block("Jetson", _jetson_rows(found.jetson))
     yield from _block("packages", [("python", found.python), *found.packages.items()])
-    yield from _block("targets", [(target.name, _describe_target(target)) for target in found.targets])
-    yield from _block("extras", [(f"[{extra.name}]", _describe_extra(extra)) for extra in found.extras])
+    if found.targets:
+        yield from _block("targets", _target_rows(found.targets))
+    if found.extras:
+        yield from _block("extras", [(f"[{extra.name}]", _describe_extra(extra)) for extra in found.extras])
     room = "unknown" if found.cache.free_bytes is None else f"{found.cache.free_bytes / 1e9:.1f} GB free"
     yield from _block("cache", [("folder", found.cache.folder or "unknown"), ("room", room)])
     problems = [(str(number), f"{one.what}\n{one.remedy}") for number, one in enumerate(found.problems, 1)]
@@ -58,12 +61,13 @@ def _render(found: "Diagnosis") -> Iterator[str]:
 def _block(title: str, rows: "list[tuple[str, str]]") -> Iterator[str]:
     """Yield a title and rows of a name and a text; each line of a text begins anew, and goes on below itself."""
     width = shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
-    room = max(20, width - _NAME_WIDTH - 4)
+    names = max([_NAME_WIDTH, *(len(name) for name, _ in rows)])
+    room = max(20, width - names - 4)
     yield title
     for name, text in rows:
         lines = [piece for line in text.splitlines() for piece in textwrap.wrap(line, room, break_on_hyphens=False)]
         for number, line in enumerate(lines or [""]):
-            yield f"  {'' if number else name:<{_NAME_WIDTH}}  {line}".rstrip()
+            yield f"  {'' if number else name:<{names}}  {line}".rstrip()
     yield ""
 
 
@@ -104,10 +108,18 @@ def _describe_clock(clock: "Clock") -> str:
     return f"{clock.name} {now}{' (locked)' if clock.locked else ''}"
 
 
-def _describe_target(target: "TargetState") -> str:
-    if not target.ready:
-        return target.problem
-    return f"ready: {target.runtime}; {', '.join(map(_describe_ability, target.abilities))}"
+def _target_rows(targets: Sequence["TargetState"]) -> list[tuple[str, str]]:
+    """Return a row per target; what stops several of them is told once."""
+    told: dict[str, str] = {}
+    rows = []
+    for target in targets:
+        first = told.setdefault(target.problem, target.name)
+        if target.ready:
+            text = f"ready: {target.runtime}; {', '.join(map(_describe_ability, target.abilities))}"
+        else:
+            text = target.problem if first == target.name else f"as {first}"
+        rows.append((target.name, text))
+    return rows
 
 
 def _describe_ability(ability: "Ability") -> str:
@@ -118,4 +130,4 @@ def _describe_extra(extra: "ExtraState") -> str:
     if extra.installed:
         return f"installed: {extra.purpose}"
     note = f"\n{extra.note}" if extra.note else ""
-    return f"missing: {', '.join(extra.lacking)}; for {extra.purpose}\n{extra.command}{note}"
+    return f"adds {extra.purpose}; missing: {', '.join(extra.lacking)}\n{extra.command}{note}"

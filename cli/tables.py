@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
     from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Comparison, Percentile
+    from ttl_deploy.records.engines import EngineRequest
     from ttl_deploy.records.models import Cut
     from ttl_deploy.records.scores import Choice, Front
     from ttl_deploy.runs.folder import RunFolder
@@ -150,6 +151,20 @@ def print_artifact(folder: Path, manifest: "ArtifactManifest") -> None:
                 print(f"  {score.split} {score.metric} {format_score(score)}")
 
 
+def print_engines(folder: Path, request: "EngineRequest", *, jetpack5: bool) -> None:
+    """Say which engine lies in an exported folder, or that none was built, and how to make one."""
+    from ttl_deploy.runtime.tensorrt.engine_words import engine_lines, how_to_build
+    from ttl_deploy.runtime.tensorrt.trust import engine_path, manifest_path, read_manifest
+
+    engine = engine_path(folder, request.flavour)
+    if manifest_path(engine).exists() and not jetpack5:
+        for line in engine_lines(read_manifest(engine)):
+            print(f"  {line}")
+        return
+    print("  the engine was NOT built here: why, and how to build it, stands in model_card.md")
+    print(f"  {how_to_build(folder, request.flavour, jetpack5=jetpack5)}")
+
+
 def print_verification(report: "VerifyReport") -> None:
     """Print parity, and the scores of file and model side by side."""
 
@@ -205,6 +220,8 @@ def print_bench(report: "BenchReport") -> None:
         print(f"{failure.artifact} on {failure.target}, batch {failure.batch}: FAILED, {failure.reason}")
     if report.energy_note:
         print(report.energy_note)
+    for warning in machine.warnings:
+        print(f"warning: {warning}")
 
 
 def _print_numbered(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:

@@ -1,6 +1,7 @@
 """The command `doctor`: its table, its record, and what it does where even NumPy is broken."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ def printed() -> Done:
 def test_a_pipe_gets_eighty_columns_without_colour(printed: Done) -> None:
     assert printed.returncode == 0, printed.stderr
     assert "\x1b" not in printed.stdout
-    # A single word that is longer, such as an address, stays whole.
     assert max(len(line) for line in printed.stdout.splitlines()) <= 80
     assert printed.stderr == ""
 
@@ -27,7 +27,7 @@ def test_a_pipe_gets_eighty_columns_without_colour(printed: Done) -> None:
 def test_every_subject_has_its_block(printed: Done) -> None:
     titles = [line for line in printed.stdout.splitlines() if line and not line.startswith(" ")]
     assert titles == ["machine", "packages", "targets", "extras", "cache", "problems"]
-    assert "  onnxruntime-cpu    ready: onnxruntime" in printed.stdout
+    assert re.search(r"^  onnxruntime-cpu +ready: onnxruntime", printed.stdout, flags=re.MULTILINE)
 
 
 def test_a_broken_numpy_is_named_without_a_traceback(tmp_path: Path) -> None:
