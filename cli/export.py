@@ -5,18 +5,35 @@ from typing import Annotated
 
 import typer
 
+from .engine_options import (
+    BATCH,
+    BatchOption,
+    BuilderLevelOption,
+    CapabilityOption,
+    HardwareOption,
+    TimingCacheOption,
+    VersionOption,
+    WorkspaceOption,
+)
+
 NAME = "export"
 
 
 def run(
     run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None,
     format: Annotated[
-        str, typer.Option(help="onnx (any runtime), ort (ONNX Runtime's CPU kernels) or openvino.")
+        str,
+        typer.Option(
+            help="onnx (any runtime), ort (ONNX Runtime's CPU kernels), openvino, or trt (TensorRT: an engine where "
+            "one can be built, and all that is needed to build one elsewhere)."
+        ),
     ] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 (openvino only) or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 (trt only), bf16 (openvino only) or int8.")] = "fp32",
     max_drop: Annotated[
         float,
-        typer.Option(metavar="AUROC", help="Loss of validation AUROC that bf16 and int8 must be shown not to have."),
+        typer.Option(
+            metavar="AUROC", help="Loss of validation AUROC that fp16, bf16 and int8 must be shown not to have."
+        ),
     ] = 0.005,
     cut: Annotated[str | None, typer.Option(help="Export this cut [the chosen one].")] = None,
     strategy: Annotated[
@@ -34,22 +51,55 @@ def run(
     calibrate: Annotated[
         bool, typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on validation, and put it in.")
     ] = True,
+    flavour: Annotated[
+        str | None,
+        typer.Option(
+            help="With --format trt: trt (TensorRT) or rtx (TensorRT for RTX, which builds without a GPU) [trt]."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="With --format trt: jetpack5 writes the ONNX graph in opset 17.")
+    ] = None,
+    batch: BatchOption = BATCH,
+    workspace: WorkspaceOption = None,
+    builder_level: BuilderLevelOption = None,
+    timing_cache: TimingCacheOption = None,
+    version_compatible: VersionOption = False,
+    hardware_compatible: HardwareOption = "none",
+    compute_capability: CapabilityOption = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Export the chosen model as one verified file: uint8 images in, calibrated probabilities out.
 
     Temperature and threshold are fitted on validation and stand in the file; see docs/operating-point.md.
     A lower precision is published only if it holds its gate on validation (exit code 4); see docs/precision.md.
+    Engines: docs/tensorrt.md.
     """
     from ttl_deploy import plugins
+    from ttl_deploy.errors import UnknownNameError, UsageError
     from ttl_deploy.records import codec
 
+    from .engine_options import any_given, read_request
     from .progress import say, show_stages
     from .runs import run_folder
-    from .tables import print_artifact
+    from .tables import print_artifact, print_engines
 
+    given = {
+        "batch": batch,
+        "workspace": workspace,
+        "builder_level": builder_level,
+        "timing_cache": timing_cache,
+        "version_compatible": version_compatible,
+        "hardware_compatible": hardware_compatible,
+        "compute_capabilities": compute_capability,
+    }
+    if format != "trt" and (flavour or target or any_given(given)):
+        raise UsageError(f"--flavour, --target and the options of engines go with --format trt, not with {format}")
+    if target not in (None, "jetpack5"):
+        raise UnknownNameError("export target", target, ("jetpack5",))
     folder = run_folder(run)
     shipping = plugins.import_part("ttl_deploy.search.shipping", need="`ttl-deploy export`")
+    engine = read_request(flavour or "trt", given) if format == "trt" else None
     say(f"exporting {folder.name} to {format} in {precision} and checking it against torch")
     with show_stages() as step:
         shipped = shipping.ship(
@@ -62,6 +112,8 @@ def run(
             seed=seed,
             operating_rule=operating_point,
             calibrate=calibrate,
+            engine=engine,
+            jetpack5=target == "jetpack5",
             progress=step,
         )
     if shipped.note:
@@ -70,3 +122,5 @@ def run(
         print(codec.to_json(shipped.manifest))
         return
     print_artifact(shipped.folder, shipped.manifest)
+    if engine is not None:
+        print_engines(shipped.folder, engine, jetpack5=target == "jetpack5")

@@ -13,7 +13,22 @@ import typer
 from ttl_deploy import __version__
 from ttl_deploy.errors import RunInterruptedError, TtlDeployError
 
-from . import bench, compare, cuts, doctor, export, front, inspect, predict, probe, report, search, subgroups, verify
+from . import (
+    bench,
+    build,
+    compare,
+    cuts,
+    doctor,
+    export,
+    front,
+    inspect,
+    predict,
+    probe,
+    report,
+    search,
+    subgroups,
+    verify,
+)
 
 EPILOG = (
     "Exit codes: 0 ok, 1 our bug, 2 usage, 3 bad data or leakage, 4 gate failed, 5 constraint infeasible, "
@@ -31,7 +46,7 @@ app = typer.Typer(
 )
 for command in (
     *(inspect, probe, search, front, compare, subgroups),
-    *(export, verify, predict, bench, report, cuts, doctor),
+    *(export, build, verify, predict, bench, report, cuts, doctor),
 ):
     app.command(name=command.NAME)(command.run)
 

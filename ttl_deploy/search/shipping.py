@@ -21,6 +21,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import MAX_DROP, PRECISIONS, ArtifactManifest, Gate, InputSpec, Precision
 from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Manifest, Split
+from ttl_deploy.records.engines import EngineRequest
 from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.scores import Choice, Comparison, FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
@@ -32,6 +33,7 @@ from ttl_deploy.training.loop import WEIGHTS
 
 CHECK_IMAGES = 128
 """How many validation images the exported file is compared on with torch, before it is published."""
+_OPTIONAL = ("openvino", "nncf", "tensorrt", "tensorrt-rtx")
 INTENDED_USE = "Research. Not for clinical use without validation on the data of the site that uses it."
 
 
@@ -55,21 +57,27 @@ def ship(
     seed: int | None = None,
     operating_rule: str = "argmax",
     calibrate: bool = True,
+    engine: EngineRequest | None = None,
+    jetpack5: bool = False,
     progress: Progress = lambda stage, done, total: None,
 ) -> Shipped:
     """Export the chosen model of a run, or that of another trained candidate, and publish it if it passes its checks.
 
     Without a `cut` it is the chosen one, without a `strategy` the one that did best at the named cut.
     `operating_rule` is how the file decides, as `operating_point.parse_rule` reads it. Temperature and threshold are
-    fitted on validation alone. `max_drop` is the loss of AUROC that a precision below fp32 must exclude. Raises
+    fitted on validation alone. `max_drop` is the loss of AUROC that a precision below fp32 must exclude. `engine` is
+    what the format `trt` builds, and with `jetpack5` its graph is one that JetPack 5 reads. Raises
     `UnknownNameError` for a format, precision, cut, strategy, seed or rule that is not there, `UsageError` for a
     precision that the format does not know, what `choose_operating_point` raises, and `GateError`, publishing
     nothing, where the file does not do what the model does.
     """
     rule = operating_point.parse_rule(operating_rule)
-    exporter = plugins.load("formats", format_name)()
     plan = _Plan(
-        exporter=exporter, format_name=format_name, precision=_parse_precision(precision), gate=_parse_gate(max_drop)
+        exporter=_exporter(format_name, engine, jetpack5=jetpack5, progress=progress),
+        format_name=format_name,
+        precision=_parse_precision(precision),
+        gate=_parse_gate(max_drop),
+        variant=_variant(engine, jetpack5=jetpack5),
     )
     plan.check()
     found = findings.read(run)
@@ -95,20 +103,38 @@ class _Plan:
     format_name: str
     precision: Precision
     gate: Gate
+    variant: str = ""
 
     def check(self) -> None:
         """Refuse a precision that the format does not know, before anything is computed."""
         if self.precision not in self.exporter.precisions:
             known = " or ".join(self.exporter.precisions)
             told = f"--format {self.format_name} --precision {self.precision}: {self.format_name} can be {known}"
-            bf16 = self.precision == "bf16"
-            raise UsageError(told + ("; for bf16 choose --format openvino" if bf16 else ""))
+            other = {"bf16": "openvino", "fp16": "trt"}.get(self.precision)
+            raise UsageError(told + (f"; for {self.precision} choose --format {other}" if other else ""))
 
     def folder(self, exports: Path) -> Path:
         """Return the artifact's folder: `exports` itself for ONNX in single precision, one beside it for all else."""
         if (self.format_name, self.precision) == ("onnx", "fp32"):
             return exports
-        return exports.with_name(f"{exports.name}-{self.format_name}-{self.precision}")
+        return exports.with_name(f"{exports.name}-{self.variant or self.format_name}-{self.precision}")
+
+
+def _exporter(format_name: str, engine: EngineRequest | None, *, jetpack5: bool, progress: Progress) -> plugins.Format:
+    """Return a format, given the engine that is wanted; only `trt` takes one."""
+    kind = plugins.load("formats", format_name)
+    if format_name == "trt":
+        exporter: plugins.Format = kind(engine, jetpack5=jetpack5, say=lambda stage: progress(stage, 0, 1))
+        return exporter
+    if engine is not None or jetpack5:
+        raise UsageError(f"options of engines, and --target jetpack5, go with --format trt, not {format_name}")
+    plain: plugins.Format = kind()
+    return plain
+
+
+def _variant(engine: EngineRequest | None, *, jetpack5: bool) -> str:
+    """Name what sets folders of the format `trt` apart: the flavour, or JetPack 5."""
+    return "trt-jetpack5" if jetpack5 else "" if engine is None else engine.flavour
 
 
 def _parse_precision(given: str) -> Precision:
@@ -260,7 +286,7 @@ def _scored_splits(run: RunFolder, key: str) -> tuple[Split, ...]:
 
 def _versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
-    optional = tuple(name for name in ("openvino", "nncf") if find_spec(name) is not None)
+    optional = tuple(name for name in _OPTIONAL if find_spec(name.replace("-", "_")) is not None)
     own = {"ttl-deploy": __version__, "python": platform.python_version()}
     return own | {name: version(name) for name in (*packages, *optional)}
 

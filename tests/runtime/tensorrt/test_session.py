@@ -55,7 +55,7 @@ def test_a_batch_under_the_smallest_is_filled_up_with_black_and_answers_for_its_
 def test_8_bit_layers_are_read_back_from_the_engine(stand_in, files):
     session = plugins.load("targets", "tensorrt")().open(files["int8"], threads=1)
     assert session.precision == "int8"
-    with pytest.raises(UsageError, match="runs .* in int8, and fp16 was asked for"):
+    with pytest.raises(UsageError, match=r"runs .* in int8, and fp16 was asked for"):
         plugins.load("targets", "tensorrt")().open(files["int8"], threads=1, precision="fp16")
 
 
@@ -82,7 +82,7 @@ def test_times_are_told_by_three_boundaries_apart(stand_in, files):
 
 def test_without_a_gpu_the_target_is_not_available_and_says_what_to_do(stand_in, files, monkeypatch):
     monkeypatch.setenv("STAND_IN_GPU", "none")
-    with pytest.raises(TargetUnavailableError, match="finds no GPU here. Install NVIDIA's driver") as caught:
+    with pytest.raises(TargetUnavailableError, match=r"finds no GPU here\. Install NVIDIA's driver") as caught:
         open_safely("tensorrt", files["fp32"], threads=1)
     assert caught.value.exit_code == 6
 

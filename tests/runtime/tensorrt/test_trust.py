@@ -95,7 +95,7 @@ def test_a_thousand_flipped_bits_are_refused_one_by_one(built, never_loaded):
         (lambda engine: manifest_path(engine).write_text("{}"), "not a valid EngineManifest"),
         (lambda engine: manifest_path(engine).write_text("no json"), "cannot read"),
         (
-            lambda engine: shutil.copy(engine, engine.with_name("x")) and engine.unlink() or engine.symlink_to("x"),
+            lambda engine: engine.rename(engine.with_name("x")) and engine.symlink_to("x"),
             "not a regular",
         ),
         (
@@ -195,10 +195,12 @@ def test_an_engine_built_ahead_of_time_runs_on_the_gpus_it_names_whatever_the_dr
 
 def test_the_bytes_that_were_hashed_are_the_bytes_that_are_loaded(built, monkeypatch):
     given = []
-    real = trust.deserialise
-    monkeypatch.setattr(
-        "ttl_deploy.runtime.tensorrt.session.deserialise",
-        lambda engine, path: given.append(engine.content) or path.write_bytes(b"swapped") and real(engine, path),
-    )
-    open_engine(built)
+
+    def swap_and_load(engine, path):
+        path.write_bytes(b"swapped")
+        given.append(engine.content)
+        return trust.deserialise(engine, path)
+
+    monkeypatch.setattr("ttl_deploy.runtime.tensorrt.session.deserialise", swap_and_load)
+    assert open_engine(built).precision == "fp32"
     assert given[0].startswith(b"stand-in engine")

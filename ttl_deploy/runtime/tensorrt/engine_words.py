@@ -1,7 +1,9 @@
 """What engine lies in a folder, or why none does and how to make it, in words for the model card and the terminal."""
 
+from pathlib import Path
+
 from ttl_deploy.records.artifacts import ArtifactManifest
-from ttl_deploy.records.engines import EngineManifest, EngineRequest
+from ttl_deploy.records.engines import EngineManifest, EngineRequest, Flavour
 from ttl_deploy.runtime.artifact import MODEL
 from ttl_deploy.runtime.precision_words import describe_parity
 from ttl_deploy.runtime.tensorrt.flavours import PACKAGES
@@ -35,6 +37,13 @@ def engine_lines(manifest: EngineManifest) -> tuple[str, ...]:
     return (*lines, *(f"TensorRT warned: {warning}" for warning in manifest.warnings))
 
 
+def how_to_build(folder: Path, flavour: Flavour, *, jetpack5: bool) -> str:
+    """Say in a sentence what to do with a folder without an engine."""
+    if jetpack5:
+        return f"copy {folder} to the Jetson and build it with trtexec, as model_card.md says"
+    return f"copy {folder} to the machine that will run it, and there: {_command(flavour)}"
+
+
 def describe_missing(manifest: ArtifactManifest, request: EngineRequest, reason: str, *, jetpack5: bool) -> str:
     """Return a section for the model card on an engine that was not built at the export."""
     return f"\n## Engine\n\nThe engine was not built here: {reason}.\n\n{_how(manifest, request, jetpack5=jetpack5)}\n"
@@ -59,5 +68,5 @@ def _how(manifest: ArtifactManifest, request: EngineRequest, *, jetpack5: bool) 
     )
 
 
-def _command(flavour: str) -> str:
+def _command(flavour: Flavour) -> str:
     return f"ttl-deploy build . --flavour {flavour}"

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ttl_deploy.data.cache_root import cache_errors, cache_folder
-from ttl_deploy.errors import GateError
+from ttl_deploy.errors import GateError, UsageError
 from ttl_deploy.files import make_folder, publish, sha256_bytes, sha256_file
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import FileEntry, Parity
-from ttl_deploy.records.engines import EngineManifest, EngineRequest, Flavour
+from ttl_deploy.records.engines import CURRENT, EngineManifest, EngineRequest, Flavour
 from ttl_deploy.runtime.artifact import Artifact
 from ttl_deploy.runtime.inference import open_safely
 from ttl_deploy.runtime.onnx_file import read_onnx_facts
@@ -26,6 +26,7 @@ from ttl_deploy.runtime.verify import check_golden
 
 TIMEOUT_S = 3600.0
 _CACHE = "engines"
+_BUILT_FROM = ("trt", "onnx")
 
 Say = Callable[[str], None]
 """Called with a sentence on what is being done."""
@@ -57,8 +58,14 @@ def build_beside(
 ) -> EngineManifest:
     """Build an artifact's engine, run its synthetic images where a GPU is here, and publish it beside the ONNX file.
 
-    Raises `GateError`, publishing nothing, where the engine does not say what the artifact recorded.
+    Raises `UsageError` for a format that no engine is built from, and `GateError`, publishing nothing, where the engine
+    does not say what the artifact recorded.
     """
+    if artifact.manifest.format not in _BUILT_FROM:
+        raise UsageError(
+            f"{artifact.folder} is of the format {artifact.manifest.format}, and engines are built from "
+            f"{' or '.join(_BUILT_FROM)}: make one with `ttl-deploy export --format trt`"
+        )
     with tempfile.TemporaryDirectory(prefix="ttl-deploy-engine-") as scratch:
         made = engine_path(Path(scratch), request.flavour)
         say(f"building an engine by {PACKAGES[request.flavour].words}")
@@ -69,6 +76,14 @@ def build_beside(
             manifest = replace(manifest, golden=_verify(artifact, made, request.flavour))
         publish_engine(made, manifest, artifact.folder)
     return manifest
+
+
+def for_this_machine(request: EngineRequest) -> EngineRequest:
+    """Return a request for the GPU that is here, where TensorRT for RTX has one and none else was named."""
+    options = request.options
+    if not PACKAGES[request.flavour].without_gpu or options.compute_capabilities or find_gpu() is None:
+        return request
+    return replace(request, options=replace(options, compute_capabilities=(CURRENT,)))
 
 
 def cached_engine(model: Path, request: EngineRequest, here: Here) -> Path:

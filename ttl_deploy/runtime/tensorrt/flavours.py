@@ -64,6 +64,11 @@ def is_installed(flavour: Flavour) -> bool:
     return find_spec(PACKAGES[flavour].module) is not None
 
 
+def choose_flavour() -> Flavour:
+    """Return the flavour that is installed, TensorRT itself where both are or none is."""
+    return "rtx" if is_installed("rtx") and not is_installed("trt") else "trt"
+
+
 def load_flavour(flavour: Flavour) -> Any:
     """Import a flavour's module.
 
