@@ -18,6 +18,19 @@ def test_weights_that_are_only_stored_small_are_computed_in_fp32_and_said_to_be(
     assert (session.height, session.width, session.classes) == (tiny.side, tiny.side, 2)
 
 
+def test_answers_and_images_are_the_callers_own(tiny, tmp_path):
+    onnx.save(tiny.model(), tmp_path / "model.onnx")
+    session = OnnxRuntimeCpu().open(tmp_path / "model.onnx", threads=1)
+    first, second = tiny.images(1, seed=5), tiny.images(1, seed=6)
+    kept, given = first.copy(), session.run(first)
+    expected = given.copy()
+    assert not np.array_equal(session.run(second), expected)
+    np.testing.assert_array_equal(given, expected)
+    np.testing.assert_array_equal(first, kept)
+    given[:] = 7  # what a caller does to its answers does not reach later ones
+    np.testing.assert_array_equal(session.run(first), expected)
+
+
 def test_a_model_with_another_input_is_refused(tiny, tmp_path):
     model = tiny.model()
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT

@@ -1,6 +1,7 @@
 """OpenVINO: what it is told, what it reports of itself, and what it must not be given."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,46 @@ def test_a_batch_size_is_compiled_when_it_comes_again_and_few_are_kept(files):
     for size in (9, 4, 4, 5, 5):
         session.run(pictures[:size])
     assert list(session._compiled) == [9, 4, 8, 5]
+
+
+def test_answers_and_images_are_the_callers_own(files):
+    """The session's memory is used again by every call; nobody must see that."""
+    session = OpenVinoCpu().open(files["fp32"], threads=1)
+    first, second = noise(1, seed=5), noise(1, seed=6)
+    kept, given = first.copy(), session.run(first)
+    expected = given.copy()
+    assert not np.array_equal(session.run(second), expected)
+    np.testing.assert_array_equal(given, expected)
+    np.testing.assert_array_equal(first, kept)
+    given[:] = 7  # nor does what a caller does to its answers reach later ones
+    np.testing.assert_array_equal(session.run(first), expected)
+
+
+def test_images_may_be_read_only_or_a_view_of_others(files):
+    session = OpenVinoCpu().open(files["fp32"], threads=1)
+    pictures = noise(8)
+    every_other, mirrored = pictures[::2], pictures[:4, :, ::-1]
+    pictures.flags.writeable = False
+    for view in (every_other, mirrored, pictures[:4]):
+        np.testing.assert_array_equal(session.run(view), session.run(np.array(view)))
+
+
+def test_a_smaller_batch_is_filled_with_black_and_not_with_earlier_images(files):
+    session = OpenVinoCpu().open(files["fp32"], threads=1)
+    session.run(noise(8))
+    session.run(noise(3))
+    memory = session._compiled[8].images
+    np.testing.assert_array_equal(memory[:3], noise(3))
+    assert not memory[3:].any()
+
+
+def test_threads_that_share_a_session_get_the_answers_to_their_own_images(files):
+    session = OpenVinoCpu().open(files["fp32"], threads=1)
+    pictures = noise(8)
+    expected = [session.run(picture[None]) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        given = list(pool.map(lambda picture: session.run(picture[None]), [*pictures] * 25))
+    np.testing.assert_array_equal(given, expected * 25)
 
 
 def test_its_own_files_hold_every_bit_of_the_weights(files, tmp_path):
