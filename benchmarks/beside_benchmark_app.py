@@ -9,7 +9,8 @@ Every round runs both once, in an order of its own: a process of `bench` and a p
 stream, one image, synchronous calls, pinned to the same core. Their medians are compared per round. benchmark_app
 fills its input with random numbers before its clock starts, and reads OpenVINO's own clock, which runs from
 the start to the end of an inference. `bench` times what a caller waits for: it also checks the array, copies it in
-and copies the probabilities out. benchmark_app takes `-nstreams` and `-nthreads` only with `-hint none`.
+and copies the probabilities out. What that adds is measured apart, by both clocks for the same calls: unlike two
+processes, these cannot differ by chance. benchmark_app takes `-nstreams` and `-nthreads` only with `-hint none`.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import beside_benchmark_app  # this very file, as children can import it
 import numpy as np
 from results import store
 from untrained_precisions import SIZE, make_files
@@ -31,13 +33,16 @@ from untrained_precisions import SIZE, make_files
 from ttl_deploy.errors import InconclusiveError
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records.benchmarks import Timing
-from ttl_deploy.runtime.cores import choose_cores, limit_threads
+from ttl_deploy.runtime.cores import choose_cores, limit_threads, pin
 from ttl_deploy.runtime.measurement import Measurement, ProcessPlan, measure
 from ttl_deploy.runtime.percentiles import mean_and_half_width
 from ttl_deploy.runtime.steadiness import waited_share
+from ttl_deploy.runtime.targets.openvino_cpu import OpenVinoCpu
 from ttl_deploy.runtime.timing import TimingPlan
 
 MEDIAN = re.compile(r"Median:\s+([0-9.]+) ms")
+LEAST_CALLS = 40
+CLOCKS_S = 6.0
 COMMAND = "python benchmarks/beside_benchmark_app.py"
 
 
@@ -93,6 +98,23 @@ def time_with_bench(candidate: Candidate, core: int, seconds: float, number: int
     return value_of(outcome, error=InconclusiveError, doing=f"cannot time {candidate.name}")
 
 
+def time_by_both_clocks(candidate: Candidate, core: int, seconds: float) -> tuple[float, float]:
+    """Return medians over the same calls: of what a caller waits, and of what OpenVINO's own clock says, in seconds."""
+    pin((core,))
+    session = OpenVinoCpu().open(candidate.path, threads=1, precision=candidate.asked)
+    image = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
+    session.run(image)
+    request = session._compiled[1].request
+    outside, inside = list[float](), list[float]()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(outside) < LEAST_CALLS:
+        began = time.perf_counter()
+        session.run(image)
+        outside.append(time.perf_counter() - began)
+        inside.append(request.latency / 1e3)  # OpenVINO says milliseconds
+    return float(np.median(outside)), float(np.median(inside))
+
+
 def compare(candidate: Candidate, rounds: int, seconds: float) -> dict[str, object]:
     """Run both in turns; returns the ratio of their medians with its interval, and the rounds."""
     order = random.Random(0)
@@ -106,6 +128,9 @@ def compare(candidate: Candidate, rounds: int, seconds: float) -> dict[str, obje
         ours.append(measured.timing)
         if not app_first:
             theirs.append(time_with_app(candidate, core, seconds))
+    asked = (candidate, core, CLOCKS_S)
+    clocks = run_isolated(beside_benchmark_app.time_by_both_clocks, *asked, timeout_s=300, environment=limit_threads(1))
+    outside, inside = value_of(clocks, error=InconclusiveError, doing=f"cannot time {candidate.name}")
     medians = np.array([np.median(timing.samples_s) for timing in ours])
     mean, half = mean_and_half_width(np.log(medians / np.array(theirs)))
     return {
@@ -116,6 +141,8 @@ def compare(candidate: Candidate, rounds: int, seconds: float) -> dict[str, obje
         "high": round(math.exp(mean + half), 4),
         "bench_ms": round(1e3 * float(np.median(medians)), 4),
         "benchmark_app_ms": round(1e3 * float(np.median(theirs)), 4),
+        "same_calls_ratio": round(outside / inside, 4),
+        "same_calls_added_us": round(1e6 * (outside - inside), 1),
         "waited_share": round(waited_share(ours, threads=1) or 0.0, 3),
         "rounds_ms": [
             [round(1e3 * float(one), 4), round(1e3 * other, 4)] for one, other in zip(medians, theirs, strict=True)

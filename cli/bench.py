@@ -30,7 +30,10 @@ def run(
     images: Annotated[
         Path | None, typer.Option(help="Image files for --end-to-end: a folder or a file [drawn by code].")
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Compare every artifact with the first.")] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Compare every artifact with the first; adds rounds while that is unclear."),
+    ] = False,
     seconds: Annotated[
         float, typer.Option(help="Least seconds of timing per row, shared out among its processes.")
     ] = 3.0,

@@ -120,6 +120,31 @@ def test_on_a_hopeless_machine_a_copy_is_seldom_called_faster_or_slower(machine)
     assert sum(verdict in (FASTER, SLOWER) for verdict in verdicts(**machine)) <= 0.05 * REPEATS
 
 
+def verdict_after_added_rounds(seed, **machine):
+    """Look after 5 rounds and after every further one, as `bench` does, until it is clear or there were 15."""
+    whole = simulate_rows(seed=seed, rounds=15, calls=20, **machine)
+    for rounds in range(5, 16):
+        rows = [replace(row, timings=row.timings[:rounds]) for row in whole]
+        verdict = compare_rows(rows, first=0, second=1).verdict
+        if not verdict.startswith("inconclusive"):
+            break
+    return verdict
+
+
+def test_adding_rounds_to_an_inconclusive_comparison_makes_ties_and_not_differences():
+    machine = {"outliers": 0.4, "worst": 0.6}
+    at_once = verdicts(calls=20, **machine)
+    assert sum(verdict == TIE for verdict in at_once) < 0.5 * REPEATS
+    later = [verdict_after_added_rounds(seed, **machine) for seed in range(REPEATS)]
+    assert sum(verdict == TIE for verdict in later) >= 0.9 * REPEATS
+    assert sum(verdict in (FASTER, SLOWER) for verdict in later) <= 0.05 * REPEATS
+
+
+def test_twice_the_time_is_never_a_tie_however_disturbed_the_machine():
+    found = [verdict_after_added_rounds(seed, ratio=2.0, between=0.3, outliers=0.5, worst=1.0) for seed in range(50)]
+    assert TIE not in found
+
+
 def test_a_difference_below_the_noise_between_processes_is_not_claimed_however_many_rounds_there_are():
     found = [compare_rows(simulate_rows(seed=seed, ratio=1.02, rounds=100), first=0, second=1) for seed in range(10)]
     assert all(one.low > 1 for one in found)  # the interval alone would claim it
