@@ -77,9 +77,10 @@ def test_another_version_of_a_runtime_or_of_our_measurement_has_another_key(monk
 
 
 def test_another_processor_or_number_of_cores_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("_processor", lambda: "another"), ("usable_cores", lambda: 999)):
+    processor = machine.examine_processor()
+    for changed in (replace(processor, name="another"), replace(processor, cores=999)):
         with monkeypatch.context() as patch:
-            patch.setattr(machine, name, value)
+            patch.setattr(machine, "examine_processor", lambda root, changed=changed: changed)
             assert key() != BEFORE
 
 
