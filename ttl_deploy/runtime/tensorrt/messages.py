@@ -10,16 +10,17 @@ _MOST = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParserMessage:
-    """One of the parser's errors: its text, and the node it is about."""
+    """One of the parser's errors: its text and code, and the node it is about."""
 
     text: str
+    code: str = ""
     node: str = ""
     operator: str = ""
 
     def __str__(self) -> str:
-        """Return the parser's words with the node they are about."""
-        about = f" (node {self.node}{f', {self.operator}' if self.operator else ''})" if self.node else ""
-        return f"{self.text}{about}"
+        """Return the parser's words, in one line, with the node they are about."""
+        about = ", ".join(part for part in (self.operator, self.node, self.code) if part)
+        return " ".join(self.text.split()) + (f" ({about})" if about else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +38,16 @@ _CAUSES = (
         "which leaves biases in floats",
     ),
     _Cause(
-        r"uint8.*(quantiz|zero.?point)|(quantiz|zero.?point).*uint8",
-        "activations are quantised to unsigned 8 bits (the files of --format ort), and TensorRT takes signed ones: "
-        "export --format trt --precision int8",
-    ),
-    _Cause(
-        r"zero.?point.*(zero|symmetric)|non-?zero zero.?point|asymmetric",
-        "activations are quantised with a zero point, and TensorRT takes symmetric ranges only: export --format trt "
-        "--precision int8",
+        r"zero.?point|asymmetric|uint8.*quantiz|quantiz.*uint8",
+        "activations are quantised to unsigned 8 bits or with a zero point, as in the files of --format ort, and "
+        "TensorRT takes signed and symmetric ones: export --format trt --precision int8",
     ),
     _Cause(
         r"int64|double|64.bit",
-        "the file computes in 64 bits, which TensorRT does not: export it again, with this version of ttl-deploy",
+        "the file has 64-bit numbers where TensorRT takes none: export it again with this version of ttl-deploy",
     ),
     _Cause(
-        r"no importer|plugin not found|unsupported operator|unsupported onnx",
+        r"UNSUPPORTED_NODE|no importer|plugin not found|unsupported operator",
         "TensorRT has no such operator: choose another backbone, or run the file on onnxruntime-cpu",
     ),
     _Cause(
@@ -88,7 +84,12 @@ def parser_messages(parser: Any) -> tuple[ParserMessage, ...]:
     """Return the errors that an ONNX parser has collected."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     return tuple(
-        ParserMessage(text=str(error.desc()).strip(), node=error.node_name(), operator=error.node_operator())
+        ParserMessage(
+            text=error.desc(),
+            code=str(error.code()).rpartition(".")[2],
+            node=error.node_name(),
+            operator=error.node_operator(),
+        )
         for error in errors
     )
 
