@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from ttl_deploy.errors import ArtifactError, GateError, TargetUnavailableError, UsageError
@@ -14,7 +13,6 @@ from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.bench import BenchPlan, bench
 from ttl_deploy.runtime.inference import open_safely
 from ttl_deploy.runtime.tensorrt.engines import build_beside, for_this_machine
-from ttl_deploy.runtime.tensorrt.timing import time_engine
 from ttl_deploy.runtime.tensorrt.trust import engine_path, manifest_path
 from ttl_deploy.runtime.verify import LabelledImages, verify
 
@@ -158,9 +156,3 @@ def test_the_command_ends_with_the_codes_of_its_refusals(artifact, tmp_path):
     (artifact.folder / "model.onnx").write_bytes(b"damaged")
     assert build_from_the_shell(artifact.folder, "--flavour", "rtx").returncode == 4
     assert engines_in(artifact.folder) == []
-
-
-def test_times_of_images_never_mix_batches(stand_in, artifact, tiny):
-    build_beside(artifact, TRT)
-    with pytest.raises(UsageError, match="at most 16 images"):
-        time_engine("tensorrt", artifact.model_path, np.repeat(tiny.images(1), 17, axis=0), calls=1, warmup_calls=1)

@@ -105,6 +105,8 @@ def test_images_of_another_kind_are_refused(stand_in, files):
     for wrong in (np.zeros((1, 32, 32, 3), np.float32), np.zeros((1, 33, 32, 3), np.uint8), noise(2)[:0]):
         with pytest.raises(UsageError, match=r"takes uint8 RGB images \(N, 32, 32, 3\)"):
             session.run(wrong)
+    with pytest.raises(UsageError, match="at most 16 images"):
+        session.time(noise(17), calls=1, warmup_calls=1)
 
 
 def test_a_damaged_onnx_file_never_reaches_the_builder(stand_in, files, tmp_path):
