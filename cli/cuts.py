@@ -114,14 +114,14 @@ def _measured_on(profile: "Profile | None") -> str:
     return f"{profile.runtime}, {profile.precision}, one image, {threads}, {profile.machine}"
 
 
-def _specs(wanted: "Sequence[Cut]", **settings: Any) -> list[Any]:
+def _specs(wanted: "Sequence[Cut]", **settings: Any) -> dict[str, Any]:
     from ttl_deploy.records.models import ModelSpec
 
-    return [ModelSpec(cut=cut.name, **settings) for cut in wanted]
+    return {cut.name: ModelSpec(cut=cut.name, **settings) for cut in wanted}
 
 
 def _measure(
-    wanted: "Sequence[Cut]", specs: list[Any], plan: dict[str, Any], *, measure_again: bool, progress: bool
+    wanted: "Sequence[Cut]", specs: dict[str, Any], plan: dict[str, Any], *, measure_again: bool, progress: bool
 ) -> "Profile":
     from ttl_deploy.errors import RunInterruptedError
     from ttl_deploy.search.profile import describe_profile, profile_cuts

@@ -10,7 +10,17 @@ import typer
 
 from ttl_deploy.errors import UsageError
 
-from .settings import build_settings, parse_cuts, parse_gpus, parse_seeds, parse_stages, parse_strategies
+from .settings import (
+    build_settings,
+    parse_cuts,
+    parse_gpus,
+    parse_image_sizes,
+    parse_seeds,
+    parse_shares,
+    parse_speedups,
+    parse_stages,
+    parse_strategies,
+)
 
 if TYPE_CHECKING:
     from ttl_deploy.records.trials import SearchSettings
@@ -46,7 +56,20 @@ def run(
         ),
     ] = None,
     cuts: Annotated[str | None, typer.Option(help="stages, all, or names separated by commas [stages].")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the square image in pixels [224].")] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Side of the square image in pixels; several, e.g. 160,224, are compared for finalists [224]."
+        ),
+    ] = None,
+    width: Annotated[
+        str | None,
+        typer.Option(help="Finalists also with this share of their channels, pruned and finetuned: 0.5 or 0.5,0.25."),
+    ] = None,
+    speedup: Annotated[
+        str | None,
+        typer.Option(help="The same by latency measured here: 2x takes the width that makes a finalist twice as fast."),
+    ] = None,
     fit: Annotated[str | None, typer.Option(help="pad, stretch or crop to the square [pad].")] = None,
     label_col: Annotated[str | None, typer.Option(help="Column of the table that is the label [label].")] = None,
     val_fraction: Annotated[float | None, typer.Option(help="Share of patients for validation [0.15].")] = None,
@@ -167,6 +190,9 @@ def run(
     flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
     flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
     flags["skip"] = parse_stages(skip) if skip is not None else None
+    flags["image_size"] = parse_image_sizes(image_size) if image_size is not None else None
+    flags["width"] = parse_shares(width) if width is not None else None
+    flags["speedup"] = parse_speedups(speedup) if speedup is not None else None
     flags["strategy"] = parse_strategies(strategy) if strategy is not None else None
     settings = build_settings(flags, config=config)
 

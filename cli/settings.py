@@ -24,12 +24,15 @@ _SEARCH = {field.name for field in dataclasses.fields(SearchSettings)} - {
     "decode",
     "train",
     "strategies",
+    "image_sizes",
+    "widths",
+    "speedups",
     "max_latency_s",
     "max_params",
     "max_macs",
 }
 _LIMITS = {"max_latency", "max_params", "max_macs"}
-OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS | {"strategy"}
+OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS | {"strategy", "width", "speedup"}
 """All names a config file may use; they are the flags' names with underscores."""
 
 
@@ -41,13 +44,19 @@ def build_settings(given: Mapping[str, Any], *, config: Path | None) -> SearchSe
             raise UsageError(f"--{needed} is missing: give it on the command line or in the config file")
     _check_imbalance(merged)
     try:
-        decode = _convert(DecodeSettings, {"image_size": 224} | _only(merged, _DECODE))
+        sizes = sorted(_as_tuple(merged.get("image_size", 224)), reverse=True)
+        decode = _convert(DecodeSettings, _only(merged, _DECODE) | {"image_size": sizes[0]})
         augmentation = _convert(Augmentation, _only(merged, _AUGMENT))
         train = _convert(
             TrainSettings, _weights_default(merged) | _only(merged, _TRAIN) | {"augmentation": augmentation}
         )
         strategies = {"strategies": merged["strategy"]} if "strategy" in merged else {}
-        fields = _only(merged, _SEARCH) | {"decode": decode, "train": train} | strategies | _limits(merged)
+        axes = {
+            "image_sizes": tuple(sizes[1:]),
+            "widths": _as_tuple(merged.get("width", ())),
+            "speedups": _as_tuple(merged.get("speedup", ())),
+        }
+        fields = _only(merged, _SEARCH) | {"decode": decode, "train": train} | strategies | axes | _limits(merged)
         settings = _convert(SearchSettings, fields)
     except (msgspec.ValidationError, ValueError) as error:
         raise UsageError(f"cannot use these settings: {error}") from error
@@ -101,11 +110,41 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def parse_image_sizes(text: str) -> tuple[int, ...]:
+    """Return the sizes of a comma-separated list, in pixels."""
+    return tuple(int(size) for size in _parse_numbers("image-size", text, kind=int, like="224 or 160,224"))
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Return the widths of a comma-separated list."""
+    return _parse_numbers("width", text, kind=float, like="0.5 or 0.5,0.25")
+
+
+def parse_speedups(text: str) -> tuple[float, ...]:
+    """Return the factors of a comma-separated list such as `2x,3x`."""
+    return _parse_numbers("speedup", text.replace("x", "").replace("X", ""), kind=float, like="2x or 2x,3x")
+
+
+def _parse_numbers(name: str, text: str, *, kind: Callable[[str], float], like: str) -> tuple[float, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--{name} {text!r}: give numbers such as {like}") from error
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return the values of an option that takes one or several."""
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
 _LISTS: Mapping[str, Callable[[str], tuple[object, ...]]] = {
     "cuts": parse_cuts,
     "seeds": parse_seeds,
     "skip": parse_stages,
     "strategy": parse_strategies,
+    "image_size": parse_image_sizes,
+    "width": parse_shares,
+    "speedup": parse_speedups,
 }
 
 

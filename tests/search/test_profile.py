@@ -63,7 +63,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def profile(names: list[str] = NAMES, *, backbone: str = BACKBONE, measure_again: bool = False, **plan: Any) -> Profile:
     cuts = resolve_cuts(names, list_cuts(backbone, image_size=32, classes=2))
-    specs = [ModelSpec(backbone=backbone, cut=cut.name, classes=2, image_size=32) for cut in cuts]
+    specs = {cut.name: ModelSpec(backbone=backbone, cut=cut.name, classes=2, image_size=32) for cut in cuts}
     steps: list[tuple[str, int, int]] = []
     return profile_cuts(
         cuts,

@@ -31,7 +31,7 @@ def build():
 
 
 def key(spec: ModelSpec = SPEC, **plan: Any) -> str:
-    return latency_keys([spec], ProfilePlan(**plan))[spec.cut]
+    return latency_keys({"it": spec}, ProfilePlan(**plan))["it"]
 
 
 BEFORE = key()
@@ -62,7 +62,7 @@ def test_another_plan_has_another_key(change: dict[str, Any]) -> None:
 
 def test_all_cuts_of_a_backbone_have_keys_of_their_own() -> None:
     cuts = list_cuts("mobilenet_v3_small", image_size=64, classes=2)
-    specs = [ModelSpec(backbone="mobilenet_v3_small", cut=cut.name, classes=2, image_size=64) for cut in cuts]
+    specs = {cut.name: ModelSpec(backbone="mobilenet_v3_small", cut=cut.name, classes=2, image_size=64) for cut in cuts}
     assert len(set(latency_keys(specs, ProfilePlan()).values())) == len(cuts)
 
 
@@ -96,7 +96,7 @@ def test_a_key_is_the_same_in_another_process_and_follows_the_users_own_code(tmp
         "from ttl_deploy.search.profile_key import ProfilePlan, latency_keys\n"
         f"known = {SPEC!r}\n"
         "own = ModelSpec(backbone='net:build', cut='full', classes=2, image_size=16)\n"
-        "print(*latency_keys([known, own], ProfilePlan()).values())\n"
+        "print(*latency_keys({'known': known, 'own': own}, ProfilePlan()).values())\n"
     )
     found = []
     for factor in (1, 2):

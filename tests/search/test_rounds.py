@@ -96,7 +96,8 @@ def learn(
     )
 
     def run() -> Mapping[str, Outcome]:
-        return train(study, CUTS, trials, SimpleNamespace(path=tmp_path), images=IMAGES)  # type: ignore[arg-type] # only its path is used
+        caches = SimpleNamespace(of=lambda size: SimpleNamespace(path=tmp_path))  # only its path is used
+        return train(study, CUTS, trials, caches, images=IMAGES)  # type: ignore[arg-type] # the same
 
     return run
 

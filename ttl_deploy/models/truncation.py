@@ -73,8 +73,8 @@ def build(spec: ModelSpec) -> TruncatedModel:
     """Build the model that `spec` describes, in training mode, with random weights.
 
     The backbone draws its weights first and the head last, so under one seed the trunks of all
-    cuts start from the same numbers; narrowed layers are left without values. Raises `UnknownNameError`
-    for the backbone or the cut.
+    cuts start from the same numbers; narrowed layers get small ones. Raises `UnknownNameError` for the
+    backbone or the cut.
     """
     place = find_place(spec)
     if spec.classes < 2:

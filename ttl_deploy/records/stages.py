@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Stage = Literal["profile", "probe", "joint", "confirm", "test"]
+Stage = Literal["profile", "probe", "joint", "confirm", "vary", "test"]
 """In their order: costs before any training; what a linear classifier reads at every cut; all cuts trained as one
-network; cuts trained by themselves; scores on the locked test split."""
+network; cuts trained by themselves; finalists at other widths and input sizes; scores on the locked test split."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
 _UNGUIDED = ("exhaustive", "hierarchical", "halving")
 
@@ -48,6 +48,11 @@ class StageCosts:
     full_macs: float
     exhaustive_macs: float
     finished: bool
+
+    @property
+    def vary_macs(self) -> float:
+        """What the trainings at other widths and input sizes cost, in multiply-accumulates."""
+        return sum(one.macs for one in self.stages if one.stage == "vary")
 
     @property
     def macs(self) -> float:

@@ -9,6 +9,7 @@ from ttl_deploy.records.data import DecodeSettings, Split
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
 from ttl_deploy.records.scores import MARGIN, PickRule
 from ttl_deploy.records.stages import Stage, check_skip
+from ttl_deploy.records.variants import check_axes
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 ClassWeights = Literal["balanced", "none"]
@@ -98,7 +99,9 @@ class SearchSettings:
     `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
     at most one of them is set. Every cut is trained by every one of the `strategies`. `skip` are the stages
     that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits,
-    for fewer epochs. `margin` is the loss of test AUROC from which on a cut counts as worse than the full network.
+    for fewer epochs. `image_sizes` (pixels, smaller than the decode settings' own), `widths` (shares of the channels)
+    and `speedups` (by how much the measured latency shall be divided) are further axes for the finalists: the cut that
+    would be chosen and the full network. `margin` is the loss of test AUROC from which on a cut counts as worse than the full network.
     """
 
     backbone: str
@@ -128,12 +131,18 @@ class SearchSettings:
     max_params: int | None = None
     max_macs: int | None = None
     margin: float = MARGIN
+    image_sizes: tuple[int, ...] = ()
+    widths: tuple[float, ...] = ()
+    speedups: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.margin < 0.5:
             raise ValueError(
                 f"margin = {self.margin}: give a difference in AUROC above 0 and below 0.5, such as {MARGIN}"
             )
+        check_axes(self.image_sizes, self.widths, self.speedups, largest=self.decode.image_size)
+        if self.speedups and "profile" in self.skip:
+            raise ValueError("skip leaves out the profile, so no speed-up can be measured: give width instead")
         check_strategies(self.strategies)
         check_skip(self.skip, policy=self.policy)
         if "profile" in self.skip and self.max_latency_s is not None:
@@ -192,6 +201,11 @@ class Trial:
     def candidate(self) -> Candidate:
         """What the trial is one training of."""
         return Candidate(self.cut, self.strategy)
+
+
+def cut_of_key(key: str) -> str:
+    """Return what a trial's cut is called, from the trial's key."""
+    return key.partition("__")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ STAGE_WORDS: dict[Stage, str] = {
     "probe": "reads every cut of the frozen backbone with a linear classifier",
     "joint": "trains all cuts as one network with a head at each",
     "confirm": "trains cuts by themselves",
+    "vary": "trains finalists at other widths and input sizes",
     "test": "scores the front on the locked test split",
 }
 
@@ -48,9 +49,12 @@ def cost_rows(costs: StageCosts) -> tuple[CostRow, ...]:
 def tell_cost(costs: StageCosts, settings: SearchSettings) -> str:
     """Say in a sentence what a search cost, or has cost so far, beside training everything."""
     trainings = format_trainings(costs.macs / costs.full_macs)
-    share = format_part(costs.macs / costs.exhaustive_macs)
+    share = format_part((costs.macs - costs.vary_macs) / costs.exhaustive_macs)
     verb, so_far = ("cost", "") if costs.finished else ("has cost", " so far")
-    return f"This search {verb} {trainings} of the full network{so_far}, {share} of {describe_exhaustive(settings)}."
+    varied = costs.vary_macs / costs.full_macs
+    less = f", {format_count(varied)} of them at other widths and input sizes; the others are" if varied else ","
+    exhaustive = describe_exhaustive(settings)
+    return f"This search {verb} {trainings} of the full network{so_far}{less} {share} of {exhaustive}."
 
 
 def describe_exhaustive(settings: SearchSettings) -> str:

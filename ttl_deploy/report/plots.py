@@ -9,6 +9,7 @@ from typing import Any
 
 from ttl_deploy.records.candidates import ALL_EXITS, JOINT, Candidate
 from ttl_deploy.records.trials import CutProfile, EpochRecord, Profile, TrialFailure, TrialResult
+from ttl_deploy.records.variants import is_variant
 from ttl_deploy.report.depth import Growth, growths, name_stages, seen_shares
 from ttl_deploy.report.looks import clean_label, looks_of
 from ttl_deploy.report.numbers import format_latency, format_quantity, format_share
@@ -62,7 +63,7 @@ def draw_curves(story: RunStory) -> Plot:
 
 def draw_depth(profile: Profile) -> Plot:
     """Draw what share of the full network's costs each cut has, and below it how much of the image it sees."""
-    cuts = profile.cuts
+    cuts = tuple(row for row in profile.cuts if not is_variant(row.cut))
     seen = seen_shares(cuts, profile.image_size)
     texts = [_describe_costs(cut, share) for cut, share in zip(cuts, seen, strict=True)]
     traces = [_draw_growth(one, texts) for one in growths(cuts)]

@@ -65,6 +65,11 @@ class RunFolder:
         return self.path / "profile.json"
 
     @property
+    def variants(self) -> Path:
+        """Which widths and input sizes of which candidates are trained besides."""
+        return self.path / "variants.json"
+
+    @property
     def probe(self) -> Path:
         """What a linear classifier reads at every cut."""
         return self.path / "probe.json"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from ttl_deploy.data import opened_splits
-from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.errors import TtlDeployError
 from ttl_deploy.evidence.choice import choose
 from ttl_deploy.records import codec
@@ -11,13 +10,14 @@ from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.trials import TestOpening, Trial
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
+from ttl_deploy.search.caches import Caches
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.findings import Found, Outcome
 from ttl_deploy.search.next_steps import write_next_steps
 from ttl_deploy.search.running import make_task, run_with_retries
 
 
-def confirm(study: Study, known: Mapping[str, Outcome], cache: PixelCache, *, images: Mapping[str, int]) -> Front:
+def confirm(study: Study, known: Mapping[str, Outcome], caches: Caches, *, images: Mapping[str, int]) -> Front:
     """Open the test split, once, for the reference and the front's members; returns the front with test scores.
 
     Where the settings leave that stage out, the test split stays closed.
@@ -36,7 +36,7 @@ def confirm(study: Study, known: Mapping[str, Outcome], cache: PixelCache, *, im
     for sentence in opened_splits.open_for_search(run, opening):
         study.reporter.note(sentence)
     missing = [trial for trial in members if not (run.trial(trial.key) / "predictions_test.npz").exists()]
-    tasks = [make_task(study, "test", trial, cache, cost=float(images["test"])) for trial in missing]
+    tasks = [make_task(study, "test", trial, caches, cost=float(images["test"])) for trial in missing]
     if tasks:
         study.reporter.plan(tasks)
         for position, outcome in run_with_retries(study, dict(enumerate(tasks))):

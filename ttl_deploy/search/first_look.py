@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import torch
 
-from ttl_deploy.data.cache import PixelCache, open_cache
+from ttl_deploy.data.cache import open_cache
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.models import weights
 from ttl_deploy.models.weights.prepared import find_feeding
@@ -15,6 +15,7 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.models import Cut, ModelSpec
 from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.trials import SearchSettings, Trial
+from ttl_deploy.search.caches import Caches
 from ttl_deploy.search.candidates import find_cuts, probes
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.preparation import prepare_data
@@ -77,7 +78,7 @@ def _covered(settings: SearchSettings, cuts: tuple[Cut, ...], *, note: Note) -> 
 
 
 def find_probe(
-    study: Study, trial: Trial, cuts: Sequence[Cut], cache: PixelCache, *, images: Mapping[str, int]
+    study: Study, trial: Trial, cuts: Sequence[Cut], caches: Caches, *, images: Mapping[str, int]
 ) -> Probe | None:
     """Probe the cuts of a search, or read what was probed before.
 
@@ -92,7 +93,7 @@ def find_probe(
     if not (run.probe.exists() and run.probe_heads.exists()):
         model = replace(trial.model, cut=cuts[-1].name, exits=tuple(cut.name for cut in cuts))
         cost = float(cuts[-1].macs * (images["train"] + images["val"]))
-        task = make_task(study, "probe", replace(trial, model=model), cache, cost=cost, until=1)
+        task = make_task(study, "probe", replace(trial, model=model), caches, cost=cost, until=1)
         study.reporter.plan([task])
         for _, failed in run_with_retries(study, {0: task}):
             if failed is not None:

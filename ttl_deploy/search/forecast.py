@@ -26,7 +26,8 @@ from ttl_deploy.search.executors.memory import estimate_task, find_places
 from ttl_deploy.search.forecast_time import Clock
 from ttl_deploy.search.imagined import Course
 from ttl_deploy.search.pace import MOST_AT_ONCE, Pace, measure_pace
-from ttl_deploy.search.prospect import Note, Prospect, latency_plan, look_ahead, tested_cuts
+from ttl_deploy.search.preparation import profile_plan
+from ttl_deploy.search.prospect import Note, Prospect, look_ahead, tested_cuts
 
 _NAMED = 5
 _GENERATIONS = 2
@@ -166,7 +167,7 @@ def estimate_time(
     steps = 4
     decoding_s = 0.0 if decoded else forecast_time.time_decoding(ahead.manifest, settings.decode)
     progress("timing what the search would do", 1, steps)
-    profile_s = forecast_time.time_profile(ahead.unmeasured, latency_plan(settings))
+    profile_s = forecast_time.time_profile(ahead.unmeasured, profile_plan(settings))
     progress("timing what the search would do", 2, steps)
     fits_s = forecast_time.time_fits(ahead.possible.covered, ahead.probed) if probed else 0.0
     progress("timing what the search would do", 3, steps)

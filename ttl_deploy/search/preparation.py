@@ -88,13 +88,18 @@ def find_costs(study: Study, manifest: Manifest, cuts: Sequence[Cut], specs: Seq
     return wanted
 
 
+def profile_plan(settings: SearchSettings) -> ProfilePlan:
+    """Return how a search measures latencies."""
+    return ProfilePlan(target=settings.profile_target, seconds=settings.profile_seconds)
+
+
 def _measure(study: Study, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> Profile:
     if "profile" in study.settings.skip:
         return describe_without_latency(
             cuts, target=study.settings.profile_target, image_size=study.settings.decode.image_size
         )
-    plan = ProfilePlan(target=study.settings.profile_target, seconds=study.settings.profile_seconds)
-    profile = profile_cuts(cuts, specs, plan=plan, progress=study.reporter.step)
+    by_name = {spec.cut: spec for spec in specs}
+    profile = profile_cuts(cuts, by_name, plan=profile_plan(study.settings), progress=study.reporter.step)
     for text in describe_profile(profile):
         study.reporter.note(text)
     return profile

@@ -60,7 +60,7 @@ class _Session:
 
 def profile_cuts(
     cuts: Sequence[Cut],
-    specs: Sequence[ModelSpec],
+    specs: Mapping[str, ModelSpec],
     *,
     plan: ProfilePlan,
     progress: Step,
@@ -68,11 +68,11 @@ def profile_cuts(
 ) -> Profile:
     """Return all cuts with their costs; latencies that were not measured before are measured, and kept.
 
+    `specs` are their models, by the cuts' names: those of variants are longer than what their models are cut at.
     `measure_again` ignores what was measured before. An interruption keeps every finished round. Raises
     `TargetUnavailableError` where no cut can be timed on the target.
     """
-    by_name = {spec.cut: spec for spec in specs}
-    session = _Session(specs=by_name, keys=latency_keys(list(specs), plan), plan=plan, known={})
+    session = _Session(specs=specs, keys=latency_keys(specs, plan), plan=plan, known={})
     if not measure_again:
         _recall(session)
     missing = [cut.name for cut in cuts if not session.is_whole(cut.name)]
@@ -91,7 +91,7 @@ def profile_cuts(
         batch=1,
         machine=machine.processor,
         cuts=rows,
-        image_size=specs[0].image_size,
+        image_size=specs[cuts[-1].name].image_size,
         notes=(*session.notes, *_unsteady_note(rows)),
     )
 

@@ -5,10 +5,12 @@ load are left out: neither changes how fast a quiet machine of this kind is.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
+import msgspec
 import torch
 
 from ttl_deploy.files import sha256_bytes
@@ -36,8 +38,8 @@ class ProfilePlan:
     rounds: int = 3
 
 
-def latency_keys(specs: list[ModelSpec], plan: ProfilePlan) -> dict[str, str]:
-    """Return the key of each cut's latency by the cut's name, 32 hex digits; equal keys mean equal measurements."""
+def latency_keys(specs: Mapping[str, ModelSpec], plan: ProfilePlan) -> dict[str, str]:
+    """Return the key of each model's latency, by its name in `specs`: 32 hex digits; equal keys, equal measurements."""
     around = {
         "measurement": MEASUREMENT_VERSION,
         "torch": str(torch.__version__),
@@ -45,7 +47,7 @@ def latency_keys(specs: list[ModelSpec], plan: ProfilePlan) -> dict[str, str]:
         "machine": _machine_facts(),
         "plan": [plan.target, plan.threads, plan.seconds, plan.rounds],
     }
-    return {spec.cut: _hash([around, _describe_model(spec)]) for spec in specs}
+    return {name: _hash([around, _describe_model(spec)]) for name, spec in specs.items()}
 
 
 def _hash(facts: Any) -> str:
@@ -58,7 +60,8 @@ def _describe_model(spec: ModelSpec) -> list[Any]:
     nodes = describe_nodes(spec.backbone, spec.image_size)
     wanted = set(nodes) if spec.cut == FULL else {node.name for node in collect_ancestors(place.node)}
     trunk = [description for name, description in nodes.items() if name in wanted]
-    return [spec.image_size, place.measured.symbolic.channels, spec.classes, trunk, _describe_head(spec, place)]
+    facts = [spec.image_size, place.measured.symbolic.channels, spec.classes, trunk, _describe_head(spec, place)]
+    return [*facts, *([msgspec.to_builtins(spec.layers)] if spec.layers else [])]
 
 
 def _describe_head(spec: ModelSpec, place: Place) -> list[Any]:

@@ -17,11 +17,12 @@ from ttl_deploy.search.costs import epoch_macs
 from ttl_deploy.search.environment import find_weights_used
 from ttl_deploy.search.feasibility import keep_feasible, refuse_by_size
 from ttl_deploy.search.imagined import Course, Possible, follow, imagine_worlds, list_possible
-from ttl_deploy.search.preparation import count_images, prepare_data
+from ttl_deploy.search.preparation import count_images, prepare_data, profile_plan
 from ttl_deploy.search.probing import MOST_TRAIN_IMAGES
 from ttl_deploy.search.profile import describe_without_latency, profile_cuts
 from ttl_deploy.search.profile_key import ProfilePlan, latency_keys
 from ttl_deploy.search.study import check_names
+from ttl_deploy.search.variants import most_variants
 
 Note = Callable[[str], None]
 
@@ -94,6 +95,11 @@ def look_ahead(settings: SearchSettings, *, note: Note, progress: Progress) -> P
     manifest = prepare_data(settings, progress=progress)
     for warning in manifest.warnings:
         note(f"data: {warning.message}")
+    if most := most_variants(settings):
+        note(
+            f"at most {most} more trainings follow, of the choice and the full network at other widths and sizes: what "
+            "they take is not in this forecast"
+        )
     classes, images = len(manifest.classes), count_images(manifest)
     cuts = find_cuts(settings, classes=classes)
     trials = make_trials(settings, cuts, classes=classes, feeding=feeding)
@@ -128,8 +134,8 @@ def _find_unmeasured(settings: SearchSettings, specs: Sequence[ModelSpec]) -> tu
     """Return the models whose latency a search would measure; none where it leaves out the profile."""
     if "profile" in settings.skip:
         return ()
-    plan = latency_plan(settings)
-    keys = latency_keys(list(specs), plan)
+    plan = profile_plan(settings)
+    keys = latency_keys({spec.cut: spec for spec in specs}, plan)
     return tuple(spec for spec in specs if _count_rounds(keys[spec.cut]) < plan.rounds)
 
 
@@ -151,7 +157,8 @@ def _keep_feasible(
     """Return the cuts within the limits as far as these are known: latencies that are not measured yet are not."""
     refuse_by_size(settings, cuts)
     if measured and "profile" not in settings.skip:
-        profile = profile_cuts(cuts, specs, plan=latency_plan(settings), progress=lambda stage, done, total: None)
+        by_name = {spec.cut: spec for spec in specs}
+        profile = profile_cuts(cuts, by_name, plan=profile_plan(settings), progress=lambda stage, done, total: None)
         return keep_feasible(settings, profile, cuts, note=note)
     if settings.max_latency_s is not None:
         note("latencies are not measured yet: cuts over --max-latency would not be trained, so it may become less")

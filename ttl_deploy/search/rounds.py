@@ -6,17 +6,17 @@ from functools import partial
 import msgspec
 
 from ttl_deploy import plugins
-from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.errors import DataError
 from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import JOINT
 from ttl_deploy.records.models import Cut
 from ttl_deploy.records.scores import Front
-from ttl_deploy.records.trials import TrialPause, TrialResult
+from ttl_deploy.records.trials import Trial, TrialPause, TrialResult
 from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runs.ledger import Event
 from ttl_deploy.search import findings
+from ttl_deploy.search.caches import Caches
 from ttl_deploy.search.candidates import TrialOf, make_joint, make_warm
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.costs import epoch_macs
@@ -29,14 +29,14 @@ from ttl_deploy.search.waves import next_wave, plan_trials
 
 
 def train(
-    study: Study, cuts: tuple[Cut, ...], trials: TrialOf, cache: PixelCache, *, images: Mapping[str, int]
+    study: Study, cuts: tuple[Cut, ...], trials: TrialOf, caches: Caches, *, images: Mapping[str, int]
 ) -> Mapping[str, Outcome]:
     """Let the policy propose trials of `cuts` until it has no more, and record every outcome.
 
     Raises `OutOfTimeError` when the study's time is over.
     """
     policy = plugins.load("policies", study.settings.policy)()
-    known = findings.outcomes(study.run)
+    known: Mapping[str, Outcome] = findings.outcomes(study.run)
     macs = {cut.name: cut.macs for cut in cuts}
     allowed = {place: trial for place, trial in trials.items() if place[0] in macs}
     covered = _covered(study.run, cuts)
@@ -55,7 +55,7 @@ def train(
             rested=rested,
             joint=joint,
             confirms="confirm" not in study.settings.skip,
-            find_probe=partial(find_probe, study, deepest, covered, cache, images=images),
+            find_probe=partial(find_probe, study, deepest, covered, caches, images=images),
             find_exits_front=partial(_find_front, study.run, known, joint=True),
             find_front=partial(_find_front, study.run, known, joint=False),
             find_front_at=partial(findings.front_at, study.run, known),
@@ -63,15 +63,34 @@ def train(
         proposed = policy.propose(state)
         if not proposed:
             return known
-        plan = plan_trials(proposed, [*allowed.values(), *([joint] if joint else [])], known)
-        tasks = list(_make_tasks(study, plan, cache, rested=rested, macs=macs, images=images))
-        known = {**known, **_run_round(study, tasks, known)}
+        trials_known = [*allowed.values(), *([joint] if joint else [])]
+        known = run_proposals(study, proposed, trials_known, caches, known, macs=macs, images=images)
+
+
+def run_proposals(
+    study: Study,
+    proposed: Sequence[Proposal],
+    trials: Sequence[Trial],
+    caches: Caches,
+    known: Mapping[str, Outcome],
+    *,
+    macs: Mapping[str, int],
+    images: Mapping[str, int],
+) -> Mapping[str, Outcome]:
+    """Train what is proposed, and what of `trials` it needs; returns all outcomes.
+
+    `macs` are those of an image by the cuts' names, `images` the numbers of images by split.
+    """
+    plan = plan_trials(proposed, trials, known)
+    rested = findings.rested(study.run, known)
+    tasks = list(_make_tasks(study, plan, caches, rested=rested, macs=macs, images=images))
+    return {**known, **_run_round(study, tasks, known)}
 
 
 def _make_tasks(
     study: Study,
     plan: Sequence[Proposal],
-    cache: PixelCache,
+    caches: Caches,
     *,
     rested: Mapping[str, int],
     macs: Mapping[str, int],
@@ -82,7 +101,7 @@ def _make_tasks(
         trial, begun = proposal.trial, rested.get(proposal.trial.key, 0)
         epochs = (proposal.until or trial.train.epochs) - begun
         cost = epochs * epoch_macs(trial, macs, images)
-        yield make_task(study, "train", trial, cache, cost=cost, begun=begun, until=proposal.until)
+        yield make_task(study, "train", trial, caches, cost=cost, begun=begun, until=proposal.until)
         study.reporter.step("measuring what trainings need", number, len(plan))
 
 

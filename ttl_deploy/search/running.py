@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from ttl_deploy.data.cache import PixelCache
 from ttl_deploy.records.trials import Trial, TrialFailure
+from ttl_deploy.search.caches import Caches
 from ttl_deploy.search.context import Study
 from ttl_deploy.search.executors.memory import estimate_task
 from ttl_deploy.search.tasks import Kind, Outcome, Task
@@ -18,7 +18,7 @@ def make_task(
     study: Study,
     kind: Kind,
     trial: Trial,
-    cache: PixelCache,
+    caches: Caches,
     *,
     cost: float,
     begun: int = 0,
@@ -29,7 +29,7 @@ def make_task(
         kind=kind,
         trial=trial,
         run=str(study.run.path),
-        cache=str(cache.path),
+        cache=str(caches.of(trial.model.image_size).path),
         device=str(study.device),
         cost=cost,
         memory_bytes=estimate_task(kind, trial, study.device),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy import __version__, plugins
-from ttl_deploy.data.cache import open_cache
+from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import NoRunError, UnknownNameError, UsageError
 from ttl_deploy.evidence import operating_point
@@ -212,16 +212,17 @@ def _export(
     model = truncation.build(trial.model)
     weights.load_weights(model, run.trial(key) / WEIGHTS)
     folder = plan.folder(run.export(trial.candidate))
+    cache = open_cache(data, replace(run.settings().decode, image_size=trial.model.image_size))
     described = _describe(run, trial, result, point, data, settled, name=f"{trial.model.backbone}-{folder.name}")
     manifest = plan.exporter.export(
         model.eval(),
         replace(described, precision=plan.precision, comparison=compared),
         folder,
-        images=_check_images(run, data),
+        images=_check_images(cache, data),
         references=_references(settled, data),
         proof=proving.gather(
             data,
-            open_cache(data, run.settings().decode),
+            cache,
             settled.probabilities["val"],
             precision=plan.precision,
             gate=plan.gate,
@@ -247,9 +248,9 @@ def _describe(
         name=name,
         format="onnx",
         precision="fp32",
-        model=spec,
+        model=replace(spec, layers=()),  # what they are stands in the graph
         classes=data.classes,
-        decode=settings.decode,
+        decode=replace(settings.decode, image_size=spec.image_size),
         input=InputSpec(
             name="image",
             height=spec.image_size,
@@ -291,11 +292,11 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in (*packages, *optional)}
 
 
-def _check_images(run: RunFolder, data: Manifest) -> NDArray[np.uint8]:
+def _check_images(cache: PixelCache, data: Manifest) -> NDArray[np.uint8]:
     """Return validation images `(n, S, S, 3)` spread evenly over the split."""
     positions = np.array(data.of_split("val"))
     spread = np.unique(np.linspace(0, len(positions) - 1, min(CHECK_IMAGES, len(positions))).astype(int))
-    return open_cache(data, run.settings().decode).pixels(positions[spread])
+    return cache.pixels(positions[spread])
 
 
 def _references(settled: Settled, data: Manifest) -> tuple[list[str], NDArray[np.float32]]:

@@ -19,6 +19,7 @@ from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Front
 from ttl_deploy.records.stages import Stage, StageCost, StageCosts
 from ttl_deploy.records.trials import Profile, SearchSettings, TestOpening, Trial, TrialFailure, TrialResult
+from ttl_deploy.records.variants import is_variant
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import findings
 from ttl_deploy.search.costs import cut_macs, epoch_macs
@@ -65,7 +66,7 @@ class _Read:
         """Return every training that had an epoch; exits are parts of one. Cuts shallow to deep."""
         found = [self._training(path.parent.name) for path in sorted(self.run.path.glob("trials/*/trial.json"))]
         order = list(self.macs)
-        return tuple(sorted((one for one in found if one), key=lambda one: order.index(one.trial.model.cut)))
+        return tuple(sorted((one for one in found if one), key=lambda one: order.index(one.trial.cut)))
 
     def _training(self, key: str) -> _Training | None:
         folder, outcome = self.run.trial(key), self.known.get(key)
@@ -136,7 +137,7 @@ def _exhaustive_epoch(read: _Read) -> float:
     extra = {trial.strategy for trial in trials if trial.key in teachers} - set(read.settings.strategies)
     limits = {name: getattr(read.settings, name) for name in ("max_latency_s", "max_params", "max_macs")}
     over = set(over_limits(read.profile.cuts, **limits)) - {FULL}
-    per_image = [macs for cut, macs in read.macs.items() if cut not in over]
+    per_image = [macs for cut, macs in read.macs.items() if cut not in over and not is_variant(cut)]
     lessons = len(taught & set(read.settings.strategies)) * len(per_image) * read.macs[FULL] * read.images["train"]
     students = len(read.settings.strategies) * sum(cut_macs(macs, read.images) for macs in per_image)
     return students + lessons + len(extra) * cut_macs(read.macs[FULL], read.images)
@@ -144,7 +145,7 @@ def _exhaustive_epoch(read: _Read) -> float:
 
 def _profiled(read: _Read) -> StageCost:
     facts = read.run.ledger.of_event("profiled")
-    cuts, full = read.profile.cuts, read.profile.cuts[-1]
+    cuts, full = [row for row in read.profile.cuts if not is_variant(row.cut)], read.profile.cuts[-1]
     timed = "no latency was measured"
     if full.latency_s is not None:
         earlier = ", measured earlier" if full.cached else ""
@@ -226,16 +227,20 @@ def _tell_joint(read: _Read, trial: Trial) -> str:
 
 
 def _confirmed(read: _Read, *, tell: bool) -> Iterator[StageCost]:
-    """Tell of what was trained by itself, to its end or not."""
-    alone = [one for one in read.trainings if not one.trial.model.exits]
+    """Tell of what was trained by itself, to its end or not; and of the variants after it."""
+    alone = [one for one in read.trainings if not one.trial.model.exits and not one.trial.variant]
+    varied = [one for one in read.trainings if one.trial.variant]
     if alone:
         yield _add_up("confirm", alone, told=". ".join(_tell_confirmed(read, alone)) if tell else "")
+    if varied:
+        yield _add_up("vary", varied, told=". ".join(_tell_confirmed(read, varied)) if tell else "")
 
 
 def _tell_confirmed(read: _Read, alone: list[_Training]) -> Iterator[str]:
-    cuts = list(dict.fromkeys(one.trial.model.cut for one in alone))
+    cuts = list(dict.fromkeys(one.trial.cut for one in alone))
     named = f"{', '.join(cuts[:_NAMED])}{', …' if len(cuts) > _NAMED else ''}"
-    front = read.front_of(lambda one: one.strategy != JOINT)
+    later = bool(alone[0].trial.variant)
+    front = read.front_of(lambda one: one.strategy != JOINT and (later or not is_variant(one.cut)))
     counted = f"{len(cuts)} cut{'s' if len(cuts) > 1 else ''} ({named})"
     yield counted if front is None else f"{counted}: {_tell_smallest(front)}"
     failed = sum(isinstance(read.known.get(one.trial.key), TrialFailure) for one in alone)
@@ -272,7 +277,7 @@ def _tested(read: _Read) -> Iterator[StageCost]:
             continue  # `compare` reads what the search's own opening has predicted, and runs no model
         opening = codec.from_builtins(TestOpening, dict(entry.content))
         trials = [codec.load(Trial, read.run.trial(key) / "trial.json") for key in opening.trials]
-        macs = float(sum(read.macs[trial.model.cut] for trial in trials) * read.images["test"])
+        macs = float(sum(read.macs[trial.cut] for trial in trials) * read.images["test"])
         candidates = len({trial.candidate for trial in trials})
         told = f"{candidates} candidate{'s' if candidates > 1 else ''} scored on {read.images['test']} images"
         yield StageCost(stage="test", macs=macs, seconds=None, trials=0, told=told)

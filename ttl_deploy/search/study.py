@@ -5,11 +5,11 @@ from contextlib import closing
 from dataclasses import replace
 
 from ttl_deploy import plugins
-from ttl_deploy.data.cache import open_cache
 from ttl_deploy.errors import OutOfTimeError
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search import environment, findings
+from ttl_deploy.search.caches import Caches
 from ttl_deploy.search.candidates import check_phases, find_cuts, make_trials
 from ttl_deploy.search.conclusion import conclude, confirm, forget_early_choice, stop_early
 from ttl_deploy.search.context import Reporter, Study
@@ -17,6 +17,8 @@ from ttl_deploy.search.executors import Where
 from ttl_deploy.search.findings import Found
 from ttl_deploy.search.preparation import count_images, find_costs, read_data
 from ttl_deploy.search.rounds import train
+from ttl_deploy.search.variants import check_variants
+from ttl_deploy.search.varying import train_variants
 
 _HOUR_S = 3600.0
 
@@ -64,12 +66,14 @@ def run_study(
         environment.check_weights(run, settings, cuts, note=reporter.note)
         specs = [trials[cut.name, settings.strategies[0], settings.seeds[0]].model for cut in cuts]
         wanted = find_costs(study, manifest, cuts, specs)
-        cache = open_cache(manifest, settings.decode, progress=reporter.step)
+        caches = Caches(manifest=manifest, decode=settings.decode, progress=reporter.step)
+        caches.of(settings.decode.image_size)
         try:
-            known = train(study, wanted, trials, cache, images=images)
+            known = train(study, wanted, trials, caches, images=images)
+            known = train_variants(study, known, caches, images=images)
         except OutOfTimeError:
             return stop_early(study)
-        return conclude(study, confirm(replace(study, deadline_s=None), known, cache, images=images))
+        return conclude(study, confirm(replace(study, deadline_s=None), known, caches, images=images))
 
 
 def check_names(settings: SearchSettings) -> None:
@@ -78,3 +82,4 @@ def check_names(settings: SearchSettings) -> None:
     plugins.load("policies", settings.policy)
     plugins.load("targets", settings.profile_target)
     check_phases(settings)
+    check_variants(settings)

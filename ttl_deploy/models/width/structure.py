@@ -22,7 +22,8 @@ def describe_layers(narrow: nn.Module, wide: nn.Module) -> tuple[NarrowLayer, ..
 
 
 def resize_layers(model: nn.Module, layers: Sequence[NarrowLayer]) -> None:
-    """Give layers of a model their narrow sizes, in place; their tensors become new ones without values.
+    """Give layers of a model their narrow sizes, in place; their tensors become new ones with small random values,
+    running statistics ones.
 
     Raises `DataError` where the model has no such layer.
     """
@@ -56,8 +57,8 @@ def _own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def _replace_tensor(module: nn.Module, name: str, shape: Sequence[int]) -> None:
     old = _own_tensors(module)[name]
-    new = torch.empty(*shape, dtype=old.dtype, device=old.device)
+    new = torch.ones(*shape, dtype=old.dtype, device=old.device)
     if isinstance(old, nn.Parameter):
-        setattr(module, name, nn.Parameter(new, requires_grad=old.requires_grad))
+        setattr(module, name, nn.Parameter(nn.init.normal_(new, std=0.02), requires_grad=old.requires_grad))
     else:
         module.register_buffer(name, new)

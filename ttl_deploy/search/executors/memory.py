@@ -14,7 +14,7 @@ import torch
 from ttl_deploy.errors import TargetUnavailableError
 from ttl_deploy.models.cost.training_memory import PROCESS_BYTES, estimate_inference_bytes, estimate_training_bytes
 from ttl_deploy.processes import run_isolated, value_of
-from ttl_deploy.records.models import FULL
+from ttl_deploy.records.models import FULL, ModelSpec
 from ttl_deploy.records.trials import Trial
 from ttl_deploy.runtime.machine import usable_cores
 from ttl_deploy.search.executors import Place
@@ -84,7 +84,7 @@ def _estimate_training(trial: Trial, device: torch.device) -> int:
         precision = "bf16" if device.type == "cuda" else "fp32"
     teacher = 0
     if trial.teacher is not None:
-        teacher = estimate_inference_bytes(replace(trial.model, cut=FULL), batch_size=settings.batch_size)
+        teacher = estimate_inference_bytes(_teacher_of(trial), batch_size=settings.batch_size)
     return teacher + estimate_training_bytes(
         trial.model,
         batch_size=settings.batch_size,
@@ -92,6 +92,11 @@ def _estimate_training(trial: Trial, device: torch.device) -> int:
         validation_batch=evaluation.BATCH_SIZE,
         copies=(settings.ema > 0) + (_ROLLBACK_COPIES if device.type == "cpu" else 0),
     )
+
+
+def _teacher_of(trial: Trial) -> ModelSpec:
+    """Return what teaches a trial's model: the one that it was narrowed from, or the full network."""
+    return trial.model.at_full_width if trial.model.layers else replace(trial.model, cut=FULL)
 
 
 def find_budget(device: torch.device) -> int | None:
