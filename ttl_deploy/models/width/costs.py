@@ -25,6 +25,4 @@ def count_costs(spec: ModelSpec) -> ModelCosts:
     model = truncation.build_on_meta(spec).eval()
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, model.channels, spec.image_size, spec.image_size, device="meta"))
-    return ModelCosts(
-        params=count_params(model), macs=counter.get_total_flops() // 2, weights_bytes=count_bytes(model)
-    )
+    return ModelCosts(params=count_params(model), macs=counter.get_total_flops() // 2, weights_bytes=count_bytes(model))
