@@ -101,7 +101,8 @@ class SearchSettings:
     that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits,
     for fewer epochs. `image_sizes` (pixels, smaller than the decode settings' own), `widths` (shares of the channels)
     and `speedups` (by how much the measured latency shall be divided) are further axes for the finalists: the cut that
-    would be chosen and the full network. `margin` is the loss of test AUROC from which on a cut counts as worse than the full network.
+    would be chosen and the full network. `margin` is the loss of test AUROC from which on a cut counts as worse than
+    the full network.
     """
 
     backbone: str
