@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ttl_deploy.errors import MissingExtraError, UnknownNameError
 from ttl_deploy.records.artifacts import ArtifactManifest, CalibrationImages, Gate, Precision
 from ttl_deploy.records.data import DataWarning, Split
+from ttl_deploy.records.quantisation import Finetuning
 
 _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -209,6 +210,14 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuned:
+    """A torch model that was finetuned for 8 bits, and how."""
+
+    model: Any
+    finetuning: Finetuning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """What a file is judged by on validation, and what one of 8 bits takes its ranges from.
 
@@ -218,6 +227,7 @@ class Proof:
         calibration: training images `(m, H, W, 3)`, described by `calibrated_on`; none where nothing is quantised.
         gate: what a lower precision must keep.
         progress: called with the name of a stage, the units done and the units in all.
+        finetune: finetunes the torch model for 8 bits, where no other way holds the gate; None to do without.
     """
 
     images: NDArray[np.uint8]
@@ -228,6 +238,7 @@ class Proof:
     calibration: NDArray[np.uint8]
     calibrated_on: CalibrationImages
     progress: Progress = lambda stage, done, total: None
+    finetune: Callable[[], Finetuned] | None = None
 
 
 class Format(Protocol):

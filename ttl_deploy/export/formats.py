@@ -88,7 +88,12 @@ class FileMaker:
         if writing.precision == "fp32":
             return Made(model=self.finish(writing.source))
         lowered = self._lower(writing)
-        return Made(model=lowered.model, parity=lowered.parity, quantisation=lowered.quantisation)
+        return Made(
+            model=lowered.model,
+            parity=lowered.parity,
+            quantisation=lowered.quantisation,
+            finetuned=lowered.finetuned,
+        )
 
     def finish(self, model: Path) -> Path:
         """Turn an ONNX file into the format's own; returns its first file."""
@@ -111,6 +116,7 @@ class FileMaker:
             proof=proof,
             finish=self.finish,
             judge=judge,
+            finetune=writing.finetune,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ttl_deploy.errors import GateError
 from ttl_deploy.export import quantisation
 from ttl_deploy.export.quantisation import Recipe
+from ttl_deploy.export.writer import Single
 from ttl_deploy.plugins import Proof
 from ttl_deploy.processes import Outcome, run_isolated, value_of
 from ttl_deploy.records.artifacts import Attempt, Parity, Quantisation
@@ -24,16 +25,17 @@ _HIGHEST_SHARE_KEPT = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lowered:
-    """The file that holds its gate, how it did, and how it was made."""
+    """The file that holds its gate, how it did, and how it was made; from the given model or a `finetuned` one."""
 
     model: Path
     parity: Parity
     quantisation: Quantisation
+    finetuned: Single | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Int8Search:
-    """Tries recipes, then the first of them with ever more sensitive layers in single precision, then a last resort.
+    """Tries recipes, then the first with ever more sensitive layers in single precision, then two last resorts.
 
     Attributes:
         source: the ONNX file in single precision; `work` is a folder for what is made on the way.
@@ -41,6 +43,7 @@ class Int8Search:
         finish: turns a quantised ONNX file into what would be shipped, whose first file it returns.
         judge: measures that.
         last_resort: makes such a file in quite another way; None where there is none. Named by `last_name`.
+        finetune: makes another model to quantise by the same recipes, all layers of it; None where that is not wanted.
     """
 
     source: Path
@@ -51,23 +54,29 @@ class Int8Search:
     judge: Judge
     last_resort: Callable[[Path], Path] | None = None
     last_name: str = ""
+    finetune: Callable[[], Single] | None = None
+    _finetuned: Single | None = None
     _attempts: list[Attempt] = field(default_factory=list)
 
     def run(self) -> Lowered:
         """Return the first try that holds the gate; raises `GateError` naming the best where none does."""
-        quantise = run_isolated(quantisation.prepare, self.source, self._prepared, timeout_s=_QUANTISE_TIMEOUT_S)
-        value_of(quantise, error=GateError, doing="cannot prepare the model for quantisation")
+        self._prepare()
         for recipe, kept, path in self._candidates():
             model, parity = self._try(recipe, kept, path)
             if parity.passed:
-                return Lowered(model=model, parity=parity, quantisation=self._describe(recipe, kept))
+                quantised = self._describe(recipe, kept)
+                return Lowered(model=model, parity=parity, quantisation=quantised, finetuned=self._finetuned)
             if parity.auroc is not None and parity.auroc.difference is None:
                 raise GateError(f"int8 was not published: {'; '.join(parity.failures)}. {_MORE_DATA}")
         raise GateError(self._tell_failure())
 
+    def _prepare(self) -> None:
+        done = run_isolated(quantisation.prepare, self.source, self._prepared, timeout_s=_QUANTISE_TIMEOUT_S)
+        value_of(done, error=GateError, doing="cannot prepare the model for quantisation")
+
     @property
     def _prepared(self) -> Path:
-        return self.work / "prepared.onnx"
+        return self.work / f"prepared-{self.source.stem}.onnx"
 
     def _candidates(self) -> Iterator[tuple[str, tuple[str, ...], Path]]:
         """Make one file after the other, each only when those before it have failed."""
@@ -77,6 +86,12 @@ class Int8Search:
         if self.last_resort is not None:
             self.proof.progress(f"quantising by {self.last_name}", 0, 1)
             yield self.last_name, (), self.last_resort(self.source)
+        if self.finetune is not None:
+            self._finetuned = self.finetune()
+            self.source = self._finetuned.path
+            self._prepare()
+            for recipe in self.recipes:
+                yield f"{recipe.name}{_FINETUNED}", (), self.finish(self._quantise(recipe, ()))
 
     def _with_layers_kept(self, recipe: Recipe) -> Iterator[tuple[str, tuple[str, ...], Path]]:
         worst = self._rank(recipe)
@@ -107,7 +122,7 @@ class Int8Search:
 
     def _ranges(self, recipe: Recipe) -> Path:
         """The file of activations' ranges, which depend on what is quantised, and on the signs asked for."""
-        return self.work / f"ranges-{list(quantisation.RECIPES).index(recipe.name)}.json"
+        return self.work / f"ranges-{self.source.stem}-{list(quantisation.RECIPES).index(recipe.name)}.json"
 
     def _rank(self, recipe: Recipe) -> list[str]:
         """Return the layers by the error that each makes alone on training images, the worst first."""
@@ -160,6 +175,7 @@ class Int8Search:
             kept=kept,
             attempts=tuple(self._attempts),
             single_size_bytes=self.source.stat().st_size,
+            finetuning=self._finetuned.finetuning if self._finetuned else None,
         )
 
     def _tell_failure(self) -> str:
@@ -170,9 +186,12 @@ class Int8Search:
             f"no int8 file held the gate in {len(self._attempts)} tries, and nothing was published. Best: "
             f"{best.recipe}{kept}: {best.agreement:.2%} of decisions the same, lower bound of the AUROC difference "
             f"{low}. Last: {'; '.join(self._failures)}. {_MORE_DATA}"
+            + ("" if self.finetune else f". {_TRY_FINETUNING}")
         )
 
 
+_FINETUNED = ", model finetuned for 8 bits"
+_TRY_FINETUNING = "Finetuning for 8 bits was not tried: add --qat-epochs 3"
 _MORE_DATA = "Validate on more images, allow more with --max-drop, or export --precision bf16 or fp32"
 
 

@@ -4,7 +4,7 @@ import ctypes
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.errors import UsageError
+from ttl_deploy.errors import GateError, UsageError
 from ttl_deploy.files import make_folder, process_is_alive, publish_bytes, sha256_file, storage_errors, sync_folder
-from ttl_deploy.records.artifacts import FileEntry
+from ttl_deploy.records.artifacts import ArtifactManifest, FileEntry
 from ttl_deploy.records.engines import FLAVOURS
 from ttl_deploy.runtime.artifact import FILES, GOLDEN, MANIFEST, MODEL_CARD, PARITY, REFERENCE
 from ttl_deploy.runtime.tensorrt.trust import engine_path, manifest_path
@@ -29,6 +29,27 @@ _CONTENT = frozenset(
         *(path.name for engine in _ENGINES for path in (engine, manifest_path(engine))),
     }
 )
+
+
+def check_arguments(
+    manifest: ArtifactManifest,
+    folder: Path,
+    *,
+    images: NDArray[np.uint8],
+    references: tuple[Sequence[str], NDArray[np.float32]],
+) -> None:
+    """Raise `GateError` for images or references that do not fit the manifest, and what `refuse_foreign_files` does."""
+    height, width = manifest.input.height, manifest.input.width
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3) or len(images) == 0:
+        raise GateError(
+            f"the check needs real uint8 images (n, {height}, {width}, 3), not {images.dtype} {images.shape}"
+        )
+    if references[1].shape != (len(references[0]), len(manifest.classes)):
+        raise GateError(
+            f"{len(references[0])} reference images came with probabilities {references[1].shape}, "
+            f"not ({len(references[0])}, {len(manifest.classes)})"
+        )
+    refuse_foreign_files(folder)
 
 
 def refuse_foreign_files(folder: Path) -> None:

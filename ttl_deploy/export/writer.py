@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from torch import nn
 
 from ttl_deploy.errors import GateError, UsageError
 from ttl_deploy.export.description import describe_input, describe_inside
-from ttl_deploy.export.golden import golden_images
+from ttl_deploy.export.golden import Golden, golden_images, set_limits
 from ttl_deploy.export.graph import CURRENT, INPUT, MAX_BATCH, OUTPUT, GraphVersion
 from ttl_deploy.export.model_card import render_model_card
 from ttl_deploy.export.onnx_writer import Deployable, make_deployable, write_onnx, write_onnx_before
-from ttl_deploy.export.publishing import describe_file, put_in_place, refuse_foreign_files, staged, write_arrays
+from ttl_deploy.export.publishing import check_arguments, describe_file, put_in_place, staged, write_arrays
+from ttl_deploy.export.rescoring import rescore
 from ttl_deploy.files import make_folder, publish_text
 from ttl_deploy.plugins import Proof
 from ttl_deploy.processes import run_isolated, value_of
@@ -29,6 +31,7 @@ from ttl_deploy.records.artifacts import (
     Precision,
     Quantisation,
 )
+from ttl_deploy.records.quantisation import Finetuning
 from ttl_deploy.runtime.artifact import (
     FILES,
     GOLDEN,
@@ -41,39 +44,55 @@ from ttl_deploy.runtime.artifact import (
     open_artifact,
     precision_to_ask,
 )
-from ttl_deploy.runtime.parity import PARITY_LIMIT, Answered, Truth, answer, compare, why_undefined
+from ttl_deploy.runtime.parity import Answered, Truth, answer, compare, why_undefined
 
 REFERENCE_TARGET = "onnxruntime-cpu"
 _GATE_BATCH = 16
 _SMALL_BATCH_IMAGES = 4
 _TIMEOUT_S = 1800.0
 _CONSTANT_BELOW = 1e-7
-_SHARE_OF_SPREAD = 0.1
-_FOREIGN_TIMES = 2.5
-_LARGEST_FOREIGN_LIMIT = 0.5
-_NO_IMAGES = np.zeros((0, 1, 1, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single:
+    """A checked ONNX file in single precision, with the torch model in it, and how it did; `golden` is what that says.
+
+    `finetuning` is how the model was finetuned for 8 bits, where it was.
+    """
+
+    path: Path
+    deployable: Deployable
+    golden: Golden
+    parity: Parity
+    finetuning: Finetuning | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A model that was made, its first file; below fp32 also how it did on validation, and how it was quantised."""
+    """A model that was made, its first file; below fp32 also how it did on validation, and how it was quantised.
+
+    `finetuned` is the model that it was made from where that is not the given one.
+    """
 
     model: Path
     parity: Parity | None = None
     quantisation: Quantisation | None = None
+    finetuned: Single | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
     """What a format makes its file from: the checked ONNX file in single precision, and how to judge another.
 
-    `images` `(n, H, W, 3)` are the real validation images that the file in single precision was checked with.
+    `images` `(n, H, W, 3)` are the real validation images that the file in single precision was checked with. `write`
+    writes and checks another model in the same way.
     """
 
     source: Path
     manifest: ArtifactManifest
     proof: Proof | None
     images: NDArray[np.uint8]
+    write: Callable[[nn.Module, Path], Single]
 
     @property
     def precision(self) -> Precision:
@@ -83,12 +102,7 @@ class Writing:
     @property
     def checked_proof(self) -> Proof:
         """The proof; raises `UsageError` where there is none, which a lower precision needs."""
-        if self.proof is None or (self.precision == "int8" and not len(self.proof.calibration)):
-            raise UsageError(
-                f"{self.precision} needs labelled validation images to be judged by"
-                + (", and training images to calibrate with" if self.precision == "int8" else "")
-            )
-        return self.proof
+        return _require_proof(self.proof, self.precision)
 
     def judge(self, model: Path) -> Parity:
         """Run a file over the proof's validation images, in a child process, and compare it with the torch model."""
@@ -96,6 +110,20 @@ class Writing:
         proof.progress(f"checking {self.precision} on {len(proof.images)} validation images", 0, 1)
         answered = run_file(model, self.manifest, proof.images)
         return _compare_with_truth(answered, self.manifest, proof, gate=proof.gate)
+
+    @property
+    def finetune(self) -> Callable[[], Single] | None:
+        """What finetunes the model for 8 bits, and writes and checks it as the given one was; None if not wanted."""
+        finetune = self.checked_proof.finetune
+        if finetune is None:
+            return None
+
+        def write_finetuned() -> Single:
+            finetuned = finetune()
+            single = self.write(finetuned.model, self.source.with_name("finetuned.onnx"))
+            return replace(single, finetuning=finetuned.finetuning)
+
+        return write_finetuned
 
 
 def export_artifact(
@@ -118,23 +146,19 @@ def export_artifact(
     `complete` is given the finished artifact before it is published, may put more files into its folder, and returns
     what the model card says of them.
     """
-    _check_arguments(manifest, folder, images=images, references=references)
-    deployable = make_deployable(
-        model, mean=manifest.input.mean, std=manifest.input.std, temperature=manifest.temperature
-    )
+    check_arguments(manifest, folder, images=images, references=references)
     filled = _fill(manifest, format_name, version)
     _check_proof(filled, proof)
     with staged(folder) as stage:
         work = make_folder(stage / "work")
-        source = work / "single.onnx"
-        _write_source(deployable, filled, source, version)
-        golden = _ask_torch(deployable, filled)
-        single = replace(filled, format="onnx", precision="fp32")
-        strict = _check_single(source, deployable, single, images=images, golden=golden, limit=limit)
-        made = make(Writing(source=source, manifest=filled, proof=proof, images=images))
-        if filled.precision == "fp32" and made.model != source:
-            strict = _check_single(made.model, deployable, filled, images=images, golden=golden, limit=limit)
-        finished = _finish(made, filled, stage, stamp, golden=golden, strict=strict, proof=proof, limit=limit)
+        write = partial(_write_single, manifest=filled, version=version, images=images, limit=limit)
+        single = write(model, work / "single.onnx")
+        made = make(Writing(source=single.path, manifest=filled, proof=proof, images=images, write=write))
+        if filled.precision == "fp32" and made.model != single.path:
+            golden = single.golden
+            checked = _check_single(made.model, single.deployable, filled, images=images, golden=golden, limit=limit)
+            single = replace(single, parity=checked)
+        finished = _finish(made, filled, stage, stamp, single=made.finetuned or single, proof=proof, limit=limit)
         shutil.rmtree(work)
         write_arrays(
             stage / REFERENCE,
@@ -179,14 +203,6 @@ def run_file(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Golden:
-    """The synthetic images and the torch model's probabilities for them."""
-
-    images: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Finished:
     manifest: ArtifactManifest
     parity: Parity
@@ -205,6 +221,26 @@ def _fill(manifest: ArtifactManifest, format_name: FileFormat, version: GraphVer
     )
 
 
+def _write_single(
+    model: nn.Module,
+    path: Path,
+    *,
+    manifest: ArtifactManifest,
+    version: GraphVersion,
+    images: NDArray[np.uint8],
+    limit: float,
+) -> Single:
+    """Write a model in single precision, and check that the file does what the model does."""
+    deployable = make_deployable(
+        model, mean=manifest.input.mean, std=manifest.input.std, temperature=manifest.temperature
+    )
+    _write_source(deployable, manifest, path, version)
+    golden = _ask_torch(deployable, manifest)
+    plain = replace(manifest, format="onnx", precision="fp32")
+    parity = _check_single(path, deployable, plain, images=images, golden=golden, limit=limit)
+    return Single(path=path, deployable=deployable, golden=golden, parity=parity)
+
+
 def _write_source(deployable: Deployable, manifest: ArtifactManifest, path: Path, version: GraphVersion) -> None:
     write = write_onnx_before if version.legacy else write_onnx
     written = write(deployable, path, image_size=manifest.input.height, metadata={})
@@ -214,9 +250,9 @@ def _write_source(deployable: Deployable, manifest: ArtifactManifest, path: Path
         )
 
 
-def _ask_torch(deployable: Deployable, manifest: ArtifactManifest) -> _Golden:
+def _ask_torch(deployable: Deployable, manifest: ArtifactManifest) -> Golden:
     images = golden_images(manifest.input.height, manifest.input.width)
-    return _Golden(images=images, probabilities=torch_probabilities(deployable, images))
+    return Golden(images=images, probabilities=torch_probabilities(deployable, images))
 
 
 def _finish(
@@ -225,15 +261,18 @@ def _finish(
     stage: Path,
     stamp: Callable[[Path, Path, dict[str, str]], None],
     *,
-    golden: _Golden,
-    strict: Parity,
+    single: Single,
     proof: Proof | None,
     limit: float,
 ) -> _Finished:
     """Stamp the file with its whole description, and check that it still says what it said before."""
+    golden = single.golden
     before = run_file(made.model, manifest, golden.images, batch=len(golden.images))
-    gate = None if made.parity is None else _set_limits(made.parity.gate, before.probabilities, golden)
+    gate = None if made.parity is None else set_limits(made.parity.gate, before.probabilities, golden)
     described = replace(manifest, executed=before.execution, gate=gate, quantisation=made.quantisation)
+    if single.finetuning is not None:
+        held = _require_proof(proof, manifest.precision)
+        described = rescore(described, run_file(made.model, manifest, held.images).probabilities, held)
     path = stage / FILES[manifest.format][0]
     stamp(made.model, path, describe_inside(described))
     after = run_file(path, manifest, golden.images, batch=len(golden.images))
@@ -252,7 +291,7 @@ def _finish(
     write_arrays(stage / GOLDEN, images=golden.images, probabilities=golden.probabilities, **own_answers)
     if made.parity is not None:
         return _Finished(manifest=described, parity=replace(made.parity, gate=gate))
-    parity = _check_finished(path, described, strict, proof=proof, limit=limit)
+    parity = _check_finished(path, described, single.parity, proof=proof, limit=limit)
     return _Finished(manifest=described, parity=replace(parity, executed=before.execution))
 
 
@@ -275,13 +314,22 @@ def _check_proof(manifest: ArtifactManifest, proof: Proof | None) -> None:
     """Refuse at once, before minutes of work, a lower precision that nothing could be said about."""
     if manifest.precision == "fp32":
         return
-    given = Writing(source=Path(), manifest=manifest, proof=proof, images=_NO_IMAGES).checked_proof
+    given = _require_proof(proof, manifest.precision)
     reason = why_undefined(given.probabilities, _truth_of(given))
     if reason:
         raise GateError(
             f"{manifest.precision} cannot be judged on validation, and was not published: {reason}. "
             "Validate on more patients, or export --precision fp32"
         )
+
+
+def _require_proof(proof: Proof | None, precision: Precision) -> Proof:
+    if proof is None or (precision == "int8" and not len(proof.calibration)):
+        raise UsageError(
+            f"{precision} needs labelled validation images to be judged by"
+            + (", and training images to calibrate with" if precision == "int8" else "")
+        )
+    return proof
 
 
 def _truth_of(proof: Proof) -> Truth:
@@ -301,21 +349,6 @@ def _compare_with_truth(
         gate=gate,
         executed=answered.execution,
     )
-
-
-def _set_limits(gate: Gate | None, given: NDArray[np.float32], golden: _Golden) -> Gate | None:
-    """Limit how far the finished file may lie from what it said, by how much its answers to the golden images vary.
-
-    A network whose probabilities hardly move would pass any fixed limit. Other targets may round up to twice as
-    differently as this one does from single precision.
-    """
-    if gate is None:
-        return None
-    spread = float(np.ptp(given, axis=0).max())
-    at_home = float(np.clip(_SHARE_OF_SPREAD * spread, PARITY_LIMIT, gate.golden_limit))
-    own = float(np.abs(given - golden.probabilities).max())
-    abroad = float(np.clip(2 * own, _FOREIGN_TIMES * at_home, _LARGEST_FOREIGN_LIMIT))
-    return replace(gate, golden_limit=at_home, foreign_golden_limit=abroad)
 
 
 def _describe_folder(
@@ -338,7 +371,7 @@ def _check_single(
     manifest: ArtifactManifest,
     *,
     images: NDArray[np.uint8],
-    golden: _Golden,
+    golden: Golden,
     limit: float,
 ) -> Parity:
     """Run the file in a child process, one by one and in batches; raises `GateError` unless it does what torch does."""
@@ -361,23 +394,3 @@ def _check_single(
     if not parity.passed:
         raise GateError(f"the exported file is not the model: {'; '.join(parity.failures)}; nothing was published")
     return parity
-
-
-def _check_arguments(
-    manifest: ArtifactManifest,
-    folder: Path,
-    *,
-    images: NDArray[np.uint8],
-    references: tuple[Sequence[str], NDArray[np.float32]],
-) -> None:
-    height, width = manifest.input.height, manifest.input.width
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3) or len(images) == 0:
-        raise GateError(
-            f"the check needs real uint8 images (n, {height}, {width}, 3), not {images.dtype} {images.shape}"
-        )
-    if references[1].shape != (len(references[0]), len(manifest.classes)):
-        raise GateError(
-            f"{len(references[0])} reference images came with probabilities {references[1].shape}, "
-            f"not ({len(references[0])}, {len(manifest.classes)})"
-        )
-    refuse_foreign_files(folder)

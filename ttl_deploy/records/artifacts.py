@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from ttl_deploy.records.data import DataFingerprint, DecodeSettings, Split
 from ttl_deploy.records.models import InputConvention, ModelSpec
+from ttl_deploy.records.quantisation import Finetuning
 from ttl_deploy.records.scores import Comparison, Needed, PairedDifference, Score
 
 FileFormat = Literal["onnx", "ort", "openvino", "trt"]
@@ -207,13 +208,17 @@ class CalibrationImages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantisation:
-    """How a file came to its 8-bit numbers: recipe, calibration images, layers kept in fp32, all that was tried."""
+    """How a file came to its 8-bit numbers: recipe, calibration images, layers kept in fp32, all that was tried.
+
+    `finetuning` says how the model was finetuned for them; None where it was not.
+    """
 
     recipe: str
     calibration: CalibrationImages
     kept: tuple[str, ...]
     attempts: tuple[Attempt, ...]
     single_size_bytes: int
+    finetuning: Finetuning | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
