@@ -1,4 +1,4 @@
-"""A small convolutional classifier as an fp32 file and as an int8 file, quantised by ONNX Runtime's own tools.
+"""A small convolutional classifier as files in fp32, fp16 and int8, the last quantised by ONNX Runtime's own tools.
 
 Recipes: quantize-dequantize pairs around convolutions and linear layers only, symmetric int8, a
 scale per output channel ("TRT-style"); or every operator, concatenations included, which OpenVINO
@@ -13,6 +13,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from ttl_deploy.export.half_precision import write_half
+
 SIDE, CHANNELS = 32, 16
 
 
@@ -24,13 +26,14 @@ def noise(count, *, seed=3):
 
 
 def conv_files(folder: Path) -> dict[str, Path]:
-    """Write the network in fp32, and in int8 with its convolutions and linear layer quantised."""
+    """Write the network in fp32, in fp16, and in int8 with its convolutions and linear layer quantised."""
     plain = folder / "fp32.onnx"
     onnx.save(_network(dense=False), plain)
     options = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     heavy = ["Conv", "Gemm", "MatMul"]
     small = _quantise(plain, folder / "int8.onnx", QuantType.QInt8, op_types_to_quantize=heavy, extra_options=options)
-    return {"fp32": plain, "int8": small}
+    write_half(plain, folder / "fp16.onnx")
+    return {"fp32": plain, "fp16": folder / "fp16.onnx", "int8": small}
 
 
 def quantised_dense_block(folder: Path) -> Path:

@@ -53,7 +53,7 @@ def model_path(tmp_path):
 
 @pytest.fixture(scope="module")
 def convolutional(tmp_path_factory):
-    """Return a small network of two convolutions and a linear layer: an fp32 file and its int8 twin."""
+    """Return a small network of two convolutions and a linear layer: an fp32 file, its fp16 and its int8 twin."""
     return conv_files(tmp_path_factory.mktemp("convolutional"))
 
 
@@ -137,7 +137,7 @@ def test_each_precision_of_a_target_runs_and_is_read_back(target, convolutional)
     pictures = noise(4)
     exact = target.open(convolutional["fp32"], threads=1).run(pictures)
     for precision in target.precisions():
-        file = convolutional["int8" if precision == "int8" else "fp32"]
+        file = convolutional.get(precision, convolutional["fp32"])  # bf16 is computed from fp32
         session = target.open(file, threads=1, precision=precision)
         given = session.run(pictures)
         assert session.precision == precision

@@ -37,7 +37,7 @@ def header_of(engine):
     return json.loads(engine.read_bytes().split(b"\n")[1])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_tensorrt_for_rtx_builds_without_a_gpu_and_the_manifest_says_all(files, tmp_path, precision):
     request = rtx(batch=BatchRange(smallest=1, usual=4, largest=8))
     manifest = make_engine(files[precision], tmp_path, request)

@@ -52,9 +52,10 @@ def test_a_batch_under_the_smallest_is_filled_up_with_black_and_answers_for_its_
         np.testing.assert_allclose(session.run(noise(23)[:size]), expected[:size], atol=1e-6)
 
 
-def test_8_bit_layers_are_read_back_from_the_engine(stand_in, files):
-    session = plugins.load("targets", "tensorrt")().open(files["int8"], threads=1)
-    assert session.precision == "int8"
+def test_layers_of_8_and_16_bits_are_read_back_from_the_engine(stand_in, files):
+    for precision in ("int8", "fp16"):
+        session = plugins.load("targets", "tensorrt")().open(files[precision], threads=1)
+        assert (session.precision, dict(session.layers)) == (precision, {precision: 3})
     with pytest.raises(UsageError, match=r"runs .* in int8, and fp16 was asked for"):
         plugins.load("targets", "tensorrt")().open(files["int8"], threads=1, precision="fp16")
 
