@@ -98,10 +98,10 @@ def time_with_bench(candidate: Candidate, core: int, seconds: float, number: int
     return value_of(outcome, error=InconclusiveError, doing=f"cannot time {candidate.name}")
 
 
-def time_by_both_clocks(candidate: Candidate, core: int, seconds: float) -> tuple[float, float]:
+def time_by_both_clocks(path: Path, asked: str | None, core: int, seconds: float) -> tuple[float, float]:
     """Return medians over the same calls: of what a caller waits, and of what OpenVINO's own clock says, in seconds."""
     pin((core,))
-    session = OpenVinoCpu().open(candidate.path, threads=1, precision=candidate.asked)
+    session = OpenVinoCpu().open(path, threads=1, precision=asked)
     image = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), dtype=np.uint8)
     session.run(image)
     request = session._compiled[1].request
@@ -128,8 +128,12 @@ def compare(candidate: Candidate, rounds: int, seconds: float) -> dict[str, obje
         ours.append(measured.timing)
         if not app_first:
             theirs.append(time_with_app(candidate, core, seconds))
-    asked = (candidate, core, CLOCKS_S)
-    clocks = run_isolated(beside_benchmark_app.time_by_both_clocks, *asked, timeout_s=300, environment=limit_threads(1))
+    clocks = run_isolated(
+        beside_benchmark_app.time_by_both_clocks,
+        *(candidate.path, candidate.asked, core, CLOCKS_S),
+        timeout_s=300,
+        environment=limit_threads(1),
+    )
     outside, inside = value_of(clocks, error=InconclusiveError, doing=f"cannot time {candidate.name}")
     medians = np.array([np.median(timing.samples_s) for timing in ours])
     mean, half = mean_and_half_width(np.log(medians / np.array(theirs)))
