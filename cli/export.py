@@ -35,6 +35,14 @@ def run(
             metavar="AUROC", help="Loss of validation AUROC that fp16, bf16 and int8 must be shown not to have."
         ),
     ] = 0.005,
+    qat_epochs: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Where no int8 file holds its gate, finetune the model for 8 bits for N epochs and try once more; "
+            "0 does without.",
+        ),
+    ] = 0,
     cut: Annotated[str | None, typer.Option(help="Export this cut [the chosen one].")] = None,
     strategy: Annotated[
         str | None, typer.Option(help="Export the cut as trained by this one [the best on validation].")
@@ -107,6 +115,7 @@ def run(
             format_name=format,
             precision=precision,
             max_drop=max_drop,
+            qat_epochs=qat_epochs,
             cut=cut,
             strategy=strategy,
             seed=seed,

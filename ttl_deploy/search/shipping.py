@@ -16,7 +16,7 @@ from ttl_deploy.data.manifest_files import fingerprint, load_manifest
 from ttl_deploy.errors import NoRunError, UnknownNameError, UsageError
 from ttl_deploy.evidence import operating_point
 from ttl_deploy.models import truncation, weights
-from ttl_deploy.plugins import Progress
+from ttl_deploy.plugins import Progress, Proof
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import MAX_DROP, PRECISIONS, ArtifactManifest, Gate, InputSpec, Precision
 from ttl_deploy.records.candidates import Candidate
@@ -26,7 +26,7 @@ from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.scores import Choice, Comparison, FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
-from ttl_deploy.search import calibrating, findings, proving
+from ttl_deploy.search import calibrating, findings, proving, qat
 from ttl_deploy.search.calibrating import Settled
 from ttl_deploy.search.findings import Found
 from ttl_deploy.training.loop import WEIGHTS
@@ -52,6 +52,7 @@ def ship(
     format_name: str = "onnx",
     precision: str = "fp32",
     max_drop: float = MAX_DROP,
+    qat_epochs: int = 0,
     cut: str | None = None,
     strategy: str | None = None,
     seed: int | None = None,
@@ -63,13 +64,14 @@ def ship(
 ) -> Shipped:
     """Export the chosen model of a run, or that of another trained candidate, and publish it if it passes its checks.
 
-    Without a `cut` it is the chosen one, without a `strategy` the one that did best at the named cut.
-    `operating_rule` is how the file decides, as `operating_point.parse_rule` reads it. Temperature and threshold are
-    fitted on validation alone. `max_drop` is the loss of AUROC that a precision below fp32 must exclude. `engine` is
-    what the format `trt` builds, and with `jetpack5` its graph is one that JetPack 5 reads. Raises
-    `UnknownNameError` for a format, precision, cut, strategy, seed or rule that is not there, `UsageError` for a
-    precision that the format does not know, what `choose_operating_point` raises, and `GateError`, publishing
-    nothing, where the file does not do what the model does.
+    Without a `cut` it is the chosen one, without a `strategy` the one that did best at the named cut. `operating_rule`
+    is how the file decides, as `operating_point.parse_rule` reads it. Temperature and threshold are fitted on
+    validation alone. `max_drop` is the loss of AUROC that a precision below fp32 must exclude. Where no file of 8 bits
+    does, the model is finetuned for them for `qat_epochs` epochs, unless these are 0. `engine` is what the format `trt`
+    builds, and with `jetpack5` its graph is one that JetPack 5 reads. Raises `UnknownNameError` for a format,
+    precision, cut, strategy, seed or rule that is not there, `UsageError` for a precision that the format does not
+    know, what `choose_operating_point` raises, and `GateError`, publishing nothing, where the file does not do what the
+    model does.
     """
     rule = operating_point.parse_rule(operating_rule)
     plan = _Plan(
@@ -77,6 +79,7 @@ def ship(
         format_name=format_name,
         precision=_parse_precision(precision),
         gate=_parse_gate(max_drop),
+        qat_epochs=qat_epochs,
         variant=_variant(engine, jetpack5=jetpack5),
     )
     plan.check()
@@ -103,10 +106,16 @@ class _Plan:
     format_name: str
     precision: Precision
     gate: Gate
+    qat_epochs: int
     variant: str = ""
 
     def check(self) -> None:
         """Refuse a precision that the format does not know, before anything is computed."""
+        if self.qat_epochs < 0 or (self.qat_epochs and self.precision != "int8"):
+            raise UsageError(
+                f"--qat-epochs {self.qat_epochs} with --precision {self.precision}: finetuning is for int8, and "
+                "takes 1 epoch or more (0 does without)"
+            )
         if self.precision not in self.exporter.precisions:
             known = " or ".join(self.exporter.precisions)
             told = f"--format {self.format_name} --precision {self.precision}: {self.format_name} can be {known}"
@@ -220,16 +229,29 @@ def _export(
         folder,
         images=_check_images(cache, data),
         references=_references(settled, data),
-        proof=proving.gather(
-            data,
-            cache,
-            settled.probabilities["val"],
-            precision=plan.precision,
-            gate=plan.gate,
-            progress=progress,
-        ),
+        proof=_prove(run, plan, trial, model, data, cache, settled, progress),
     )
     return Shipped(folder=folder, manifest=manifest)
+
+
+def _prove(
+    run: RunFolder,
+    plan: _Plan,
+    trial: Trial,
+    model: truncation.TruncatedModel,
+    data: Manifest,
+    cache: PixelCache,
+    settled: Settled,
+    progress: Progress,
+) -> Proof:
+    """Gather what the file is judged by, with what finetunes the model for 8 bits where that is wanted."""
+    proof = proving.gather(
+        data, cache, settled.probabilities["val"], precision=plan.precision, gate=plan.gate, progress=progress
+    )
+    if not plan.qat_epochs:
+        return proof
+    finetune = qat.plan_finetuning(run, trial, model, data=data, cache=cache, proof=proof, epochs=plan.qat_epochs)
+    return replace(proof, finetune=finetune)
 
 
 def _describe(
