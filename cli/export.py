@@ -105,6 +105,8 @@ def run(
         raise UsageError(f"--flavour, --target and the options of engines go with --format trt, not with {format}")
     if target not in (None, "jetpack5"):
         raise UnknownNameError("export target", target, ("jetpack5",))
+    if target and flavour == "rtx":
+        raise UsageError("--target jetpack5 --flavour rtx: TensorRT for RTX does not run on a Jetson; leave one out")
     folder = run_folder(run)
     shipping = plugins.import_part("ttl_deploy.search.shipping", need="`ttl-deploy export`")
     engine = read_request(flavour or "trt", given) if format == "trt" else None

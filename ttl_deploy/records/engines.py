@@ -110,9 +110,9 @@ class EngineManifest:
 
     @property
     def built_for(self) -> str:
-        """Say in words which GPUs it was built for."""
+        """Say in words which GPUs it was built for, to stand after `built`."""
         if self.gpu is not None:
-            return f"{self.gpu.name}, compute capability {self.gpu.compute_capability}, driver {self.gpu.driver}"
+            return f"for {self.gpu.name}, compute capability {self.gpu.compute_capability}, driver {self.gpu.driver}"
         named = ", ".join(f"SM {one}" for one in self.options.compute_capabilities)
         return f"ahead of time for {named or 'SM 8.0 and later'}"
 

@@ -26,7 +26,7 @@ def engine_lines(manifest: EngineManifest) -> tuple[str, ...]:
     lines = [
         f"{manifest.engine.name}: {manifest.engine.size_bytes / 1e6:.2f} MB, built by {builder} in "
         f"{manifest.build_s:.1f} s from {manifest.model.name} ({manifest.precision})",
-        f"for {manifest.built_for}; {manifest.system} {manifest.architecture}; batches of {sizes}",
+        f"built {manifest.built_for}; {manifest.system} {manifest.architecture}; batches of {sizes}",
     ]
     if manifest.golden is None:
         lines.append("not run: there was no GPU where it was built")
