@@ -33,8 +33,8 @@ def write_page(name: str, rows: Sequence[Row], refused: Sequence[Mapping[str, st
         "",
         "Made by `benchmarks/compression.py`; all figures, rounds and versions are in "
         f"`benchmarks/{FOLDER.name}/{name}.json`. {machine['processor']}, {machine['cores']} cores, one thread, one "
-        "image, CPU time, median over rounds; `times as fast` compares with the first row in the same round, in brackets "
-        "its least and most over the rounds.",
+        "image, CPU time, median over rounds; `times as fast` compares with the first row in the same round, in "
+        "brackets its least and most over the rounds.",
         "",
     ]
     if judged:
