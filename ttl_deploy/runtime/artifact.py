@@ -31,7 +31,7 @@ FILES: dict[FileFormat, tuple[str, ...]] = {
     "openvino": (IR_MODEL, IR_WEIGHTS),
     "trt": (MODEL,),
 }
-"""The files of each format's model, the one to open first. Of `trt` that is the ONNX file that engines are built from."""
+"""The files of each format's model, the one to open first; of `trt` the ONNX file that engines are built from."""
 _ORT, _OPENVINO = "onnxruntime-cpu", "openvino-cpu"
 
 
