@@ -62,8 +62,8 @@ class Artifact:
         """Say why the default target was taken where the file could run on another; else nothing."""
         if self.manifest.format == "trt":
             return (
-                f"running the ONNX graph on the CPU ({self.default_target}); --target tensorrt or tensorrt-rtx runs the "
-                "engine on the GPU"
+                f"running the ONNX graph on the CPU ({self.default_target}); --target tensorrt or tensorrt-rtx runs "
+                "the engine on the GPU"
             )
         if not _is_shared_int8(self.manifest):
             return ""
