@@ -15,7 +15,7 @@ def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
         f"# {manifest.name}",
         _what(manifest),
         f"## Intended use\n\n{manifest.intended_use}",
-        f"## Scores\n\n{_scores(_apart_from_decisions(manifest))}",
+        f"## Scores\n\n{_finetuned(manifest)}{_scores(_apart_from_decisions(manifest))}",
         f"## Beside the full network\n\n{_comparison(manifest)}",
         f"## Calibration\n\n{_calibration(manifest.calibration)}",
         f"## Operating point\n\n{_operating_point(manifest)}",
@@ -58,7 +58,8 @@ def _what(manifest: ArtifactManifest) -> str:
     )
     return (
         f"A classifier of medical images: the backbone `{manifest.model.backbone}`, cut at `{manifest.model.cut}`, "
-        f"with a new head, trained by `{manifest.strategy}` (seed {manifest.seed}) and exported as "
+        f"with a new head, trained by `{manifest.strategy}` (seed {manifest.seed})"
+        f"{', finetuned for 8 bits' if _is_finetuned(manifest) else ''} and exported as "
         f"{_FORMATS[manifest.format]} in {manifest.precision}.\n\n"
         f"Classes: {classes}. Decision: {rule}."
     )
@@ -68,6 +69,22 @@ def _apart_from_decisions(manifest: ArtifactManifest) -> tuple[Score, ...]:
     """Return the scores that have no place of their own further down."""
     shown = manifest.operating_point.scores if manifest.operating_point else ()
     return tuple(score for score in manifest.scores if score not in shown)
+
+
+def _finetuned(manifest: ArtifactManifest) -> str:
+    """Say, where the weights were finetuned for 8 bits, what is said of the file and what of the model before."""
+    if not _is_finetuned(manifest):
+        return ""
+    return (
+        "The weights were finetuned for 8 bits, and are no longer exactly those that were trained: see Precision. "
+        "These scores are of this file on validation, by which it was also judged, so they are a little too good. On "
+        "test it was not scored: do that with `ttl-deploy verify`. What is said below of the full network, of "
+        "calibration and of how the operating point was chosen is of the trained model before the finetuning.\n\n"
+    )
+
+
+def _is_finetuned(manifest: ArtifactManifest) -> bool:
+    return manifest.quantisation is not None and manifest.quantisation.finetuning is not None
 
 
 def _scores(scores: tuple[Score, ...]) -> str:
@@ -238,7 +255,8 @@ def _precision(manifest: ArtifactManifest) -> str:
 def _origin(manifest: ArtifactManifest) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
     return (
-        f"Made {manifest.created}. Weights `{manifest.weights_sha256[:16]}`"
+        f"Made {manifest.created}. {'Weights before finetuning' if _is_finetuned(manifest) else 'Weights'} "
+        f"`{manifest.weights_sha256[:16]}`"
         f"{f' ({_plain(manifest.weights_note)})' if manifest.weights_note else ''}. "
         f"ONNX opset {manifest.opset}, IR {manifest.ir_version}. Made with {versions}."
     )

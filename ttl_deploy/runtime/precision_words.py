@@ -1,6 +1,7 @@
 """What precision a file has, how it came about and what it changed, as sentences for terminal, page and model card."""
 
 from ttl_deploy.records.artifacts import ArtifactManifest, Attempt, AurocDrop, Execution, Parity, Quantisation
+from ttl_deploy.records.quantisation import Finetuning
 
 
 def describe_precision(manifest: ArtifactManifest) -> tuple[str, ...]:
@@ -8,6 +9,8 @@ def describe_precision(manifest: ArtifactManifest) -> tuple[str, ...]:
     lines = [f"{manifest.format} in {manifest.precision}{_ran(manifest.executed)}"]
     if manifest.quantisation:
         lines.append(describe_quantisation(manifest.quantisation))
+        if manifest.quantisation.finetuning:
+            lines.append(describe_finetuning(manifest.quantisation.finetuning))
     return tuple(lines)
 
 
@@ -20,6 +23,20 @@ def describe_quantisation(quantisation: Quantisation) -> str:
         f"quantised by {quantisation.recipe}, ranges from {images.images} training images of {images.patients} "
         f"patients; {tries} {'try' if tries == 1 else 'tries'}; "
         + (f"{len(quantisation.kept)} sensitive layers kept in fp32: {kept}" if kept else "no layer kept in fp32")
+    )
+
+
+def describe_finetuning(finetuning: Finetuning) -> str:
+    """Say how the weights were finetuned for 8 bits, which of them were kept, where they lie, and their hash."""
+    kept = f"best after epoch {finetuning.best_epoch} of {finetuning.epochs}"
+    after = finetuning.auroc_after[finetuning.best_epoch - 1]
+    gained = ""
+    if finetuning.auroc_before is not None and after is not None:
+        gained = f"; with rounding, validation AUROC {finetuning.auroc_before:.4f} before and {after:.4f} after"
+    return (
+        f"weights finetuned for 8 bits, taught by the trained model, on {finetuning.images} training images: {kept}, "
+        f"rate {finetuning.lr:g}, temperature {finetuning.temperature:g}, seed {finetuning.seed}{gained}; weights "
+        f"{finetuning.weights_sha256[:16]} in {finetuning.weights} of the run"
     )
 
 

@@ -3,7 +3,8 @@
 Weights and inputs of layers are rounded in the forward pass and passed straight through in the backward pass
 (Jacob et al. 2018, section 3; Krishnamoorthi 2018, section 3.2). They are rounded where the static recipe for all
 runtimes puts its pairs of QuantizeLinear and DequantizeLinear: the inputs of convolutions and linear layers by one
-symmetric scale, their weights by one for each output channel.
+symmetric scale, their weights by one for each output channel. Who else reads such an input, as an addition around a
+block does, reads the rounded values, as in the file.
 
 BatchNorm keeps its running statistics and stays in evaluation mode, and so does dropout. With fixed statistics
 BatchNorm multiplies every output channel by a constant, and so does the exporter when it folds it into the weights
@@ -13,14 +14,16 @@ mini-batches neither would hold, and the teacher, which has the fixed ones, coul
 """
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from ttl_deploy.models.truncation import TruncatedModel
@@ -120,17 +123,40 @@ def observe_scales(
 def rounded(model: nn.Module, scales: dict[str, float]) -> Iterator[None]:
     """Let the layers that have a scale round their inputs and weights; afterwards they compute as before."""
     layers = {name: layer for name, layer in _layers_of(model) if name in scales}
-    hooks = []
-    for name, layer in layers.items():
+    graphs = {name: module for name, module in model.named_modules() if isinstance(module, fx.GraphModule)}
+    before = {name: module.graph for name, module in graphs.items()}
+    done = {layer for name, module in graphs.items() for layer in _round_in_graph(name, module, scales)}
+    hooks = [layers[name].register_forward_pre_hook(_rounding(scales[name])) for name in layers.keys() - done]
+    for layer in layers.values():
         parametrize.register_parametrization(layer, "weight", _RoundedWeight())
-        hooks.append(layer.register_forward_pre_hook(_rounding_input(scales[name])))
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
         for layer in layers.values():
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        for hook in hooks:
+            hook.remove()
+        for name, graph in before.items():
+            graphs[name].graph = graph
+
+
+def _round_in_graph(prefix: str, module: fx.GraphModule, scales: dict[str, float]) -> list[str]:
+    """Round the inputs of the layers that a graph calls, for all who read them; returns the layers' names."""
+    graph, rounding, names = copy.deepcopy(module.graph), set(), []
+    for node in list(graph.nodes):
+        name = f"{prefix}.{node.target}".removeprefix(".")
+        if node.op != "call_module" or name not in scales or not node.args:
+            continue
+        names.append(name)
+        source = node.args[0]
+        if source in rounding:
+            continue
+        with graph.inserting_after(source):
+            shared = graph.call_function(_round, (source, scales[name]))
+        source.replace_all_uses_with(shared, delete_user_cb=partial(operator.is_not, shared))
+        rounding.add(shared)
+    module.graph = graph
+    return names
 
 
 class _RoundedWeight(nn.Module):
@@ -144,9 +170,13 @@ class _RoundedWeight(nn.Module):
         return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, LEAST, MOST)
 
 
-def _rounding_input(scale: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+def _round(values: Tensor, scale: float) -> Tensor:
+    return torch.fake_quantize_per_tensor_affine(values, scale, 0, LEAST, MOST)
+
+
+def _rounding(scale: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     def round_first(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (torch.fake_quantize_per_tensor_affine(given[0], scale, 0, LEAST, MOST), *given[1:])
+        return (_round(given[0], scale), *given[1:])
 
     return round_first
 
