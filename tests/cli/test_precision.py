@@ -54,6 +54,7 @@ def exported(run: Path, cache: Path) -> subprocess.CompletedProcess[str]:
         (("--format", "onxx"), "did you mean onnx?"),
         (("--precision", "int8", "--max-drop", "0.7"), "--max-drop"),
         (("--precision", "int8", "--max-drop", "0"), "--max-drop"),
+        (("--qat-epochs", "2"), "finetuning is for int8"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_would(

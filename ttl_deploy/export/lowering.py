@@ -105,7 +105,8 @@ class Int8Search:
         ranges = self._ranges(recipe)
         path = self.work / f"int8-{len(self._attempts)}.onnx"
         images = None if ranges.exists() else self.proof.calibration
-        stage = "keeping sensitive layers in fp32" if kept else f"quantising to {recipe.name}"
+        what = " the finetuned model" if self._finetuned else ""
+        stage = "keeping sensitive layers in fp32" if kept else f"quantising{what} to {recipe.name}"
         self.proof.progress(stage, len(kept), max(1, len(kept)))
         made = run_isolated(
             quantisation.quantise_in_child,
