@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ttl_deploy.runtime.timing import TimingPlan, are_steady, sample, sample_streams, time_calls, warm_up
+from ttl_deploy.runtime.timing import TimingPlan, _Flow, are_steady, sample, sample_streams, time_calls, warm_up
 
 
 def test_calls_are_timed_for_so_many_and_so_long_with_warmup_apart():
@@ -80,3 +80,28 @@ def test_an_error_in_one_stream_ends_all_and_is_raised():
 
     with pytest.raises(ArithmeticError, match="broken"):
         sample_streams([fail, lambda: None], TimingPlan(seconds=30.0, calls=10**9))
+
+
+def test_a_stream_that_asks_whether_it_is_enough_does_not_forget_that_another_ended_all(monkeypatch):
+    asking, calls = threading.Event(), []
+
+    def ask_while_the_other_fails(flow, spent_s):
+        asking.set()
+        deadline = time.monotonic() + 10
+        while not flow._over and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return False
+
+    def fail():
+        asking.wait(10)
+        raise ArithmeticError("broken")
+
+    def go_on():
+        calls.append(None)
+        if len(calls) > 5:
+            raise AssertionError("nobody stopped it")
+
+    monkeypatch.setattr(_Flow, "_is_enough", ask_while_the_other_fails)
+    with pytest.raises(ArithmeticError, match="broken"):
+        sample_streams([fail, go_on], TimingPlan(seconds=30.0, calls=10**9))
+    assert len(calls) == 1

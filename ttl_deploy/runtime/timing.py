@@ -128,7 +128,8 @@ class _Flow:
                 wall.append(end - now)
                 cpu.append((time.thread_time_ns() - cpu_start) / 1e9)
                 now = end
-                self._over = self._over or self._is_enough(now - began)
+                if self._is_enough(now - began):
+                    self._over = True  # only ever set: another stream may have ended all meanwhile
         finally:
             self._over = True
         self._spans.append((began, now))
