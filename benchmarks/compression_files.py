@@ -28,8 +28,8 @@ from ttl_deploy.search.shipping import ship
 from ttl_deploy.training.loop import WEIGHTS
 
 _ALL = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("ort", "int8"))
-_FEW = (("onnx", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("ort", "int8"))
-_LEAST = (("onnx", "fp32"), ("openvino", "int8"))
+_FEW = (("onnx", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
+_LEAST = (("openvino", "int8"),)
 _UNTRAINED = (
     ("onnxruntime-cpu fp32", "single.onnx", "onnxruntime-cpu", "fp32"),
     ("openvino-cpu fp32", "single.xml", "openvino-cpu", "fp32"),
@@ -48,6 +48,8 @@ def forms_of_run(run: RunFolder) -> tuple[list[Form], list[dict[str, str]]]:
     refused: list[dict[str, str]] = []
     for name, wanted in _models(run):
         artifacts = list(_export(run, name, wanted, refused))
+        if not artifacts:
+            continue
         trained = _trained(run, artifacts[0])
         shown = TORCH_FORMS if name == FULL else TORCH_FORMS[:1] if name == base_cut(name) else ()
         forms += [Form(model=name, name=form, torch=trained) for form in shown]

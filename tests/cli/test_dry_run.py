@@ -69,6 +69,7 @@ def test_people_get_a_plan_with_time_and_disk(ttl_deploy: Run, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_existing_search_is_named_and_left_as_it_is(ttl_deploy: Run, finished: Path, run_folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
     done = ttl_deploy(*SEARCH, "--dry-run", "--epochs", "1", "--skip", "profile", "-o", run_folder)

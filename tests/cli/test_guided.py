@@ -116,6 +116,7 @@ def test_without_confirmation_and_test_the_joint_network_alone_is_trained_and_th
     assert ttl_deploy("report", "run").returncode == 0
 
 
+@pytest.mark.slow
 def test_without_the_joint_training_the_probe_names_the_finalists(
     ttl_deploy: Run, weights: Path, tmp_path: Path
 ) -> None:

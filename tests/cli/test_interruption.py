@@ -71,7 +71,7 @@ def wait_for(path: Path, pattern: str, *, process: "subprocess.Popen[str]") -> N
         pytest.param("profile.json", marks=pytest.mark.slow),
         "trials/*/last.ckpt",
         pytest.param("trials/*/result.json", marks=pytest.mark.slow),
-        "trials/*/predictions_test.npz",
+        pytest.param("trials/*/predictions_test.npz", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_search_ends_with_the_ledger_of_an_uninterrupted_one(

@@ -30,6 +30,7 @@ def test_pretrained_features_tell_pneumonia_on_the_official_test_split(ttl_deplo
     assert report["file_scores"][0]["value"] == pytest.approx(test[0]["value"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_that_end_before_the_full_network_cost_only_the_reference(ttl_deploy: Run) -> None:
     weights = SHARED / "weights" / "resnet18-conv1_to_layer3.pth"
     data = SHARED / "data" / "cxr_kermany_native"

@@ -88,6 +88,7 @@ def test_the_report_shows_both_strategies_and_the_teacher(ttl_deploy: Run, run: 
     assert "<td>linear-probe</td>" in page
 
 
+@pytest.mark.slow
 def test_a_named_candidate_is_exported_to_a_folder_of_its_own_and_verifies(ttl_deploy: Run, run: Path) -> None:
     done = ttl_deploy("export", run, "--cut", "stage2.3", "--strategy", PUPIL, "--seed", "1", "--json")
     assert done.returncode == 0, done.stderr

@@ -339,6 +339,7 @@ assert not ray.is_initialized()
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_of_its_own_is_quiet_and_ends_with_the_executor() -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=environment, check=False)
