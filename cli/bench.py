@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ttl_deploy.records.benchmarks import BenchReport
 
 NAME = "bench"
+_RUNS, _LIMIT_S = 200, 60.0
 
 
 def run(
@@ -37,30 +38,61 @@ def run(
     seconds: Annotated[
         float, typer.Option(help="Least seconds of timing per row, shared out among its processes.")
     ] = 3.0,
-    runs: Annotated[int, typer.Option(min=1, help="Least runs per row.")] = 200,
-    limit: Annotated[float, typer.Option(help="Most seconds of timing per row, however few runs these are.")] = 60.0,
+    runs: Annotated[int, typer.Option(min=1, help="Least runs per row.")] = _RUNS,
+    limit: Annotated[
+        float, typer.Option(help="Most seconds of timing per row, however few runs these are.")
+    ] = _LIMIT_S,
     rounds: Annotated[int, typer.Option(min=2, help="Fresh processes per row.")] = 5,
     seed: Annotated[int | None, typer.Option(help="Of the order of the processes [drawn, and recorded].")] = None,
     pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Keep every process on the same cores.")] = True,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the JSON with raw samples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")] = False,
+    ssh: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER@HOST", help="Build and measure on this machine over ssh and scp; no password is asked."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="With --ssh: give up after so long.")
+    ] = 3600.0,
 ) -> None:
     """Measure latency and throughput in fresh processes, warm-up apart, raw samples kept (docs/bench.md).
 
+    With --ssh an artifact is copied to another machine, its engine built and compared there, and the results are
+    brought back into its run, or beside it (docs/tensorrt.md).
     Exit code 6 if a candidate could not be measured, 7 if a row is inconclusive because the machine was disturbed.
     """
     import platform
     import secrets
 
-    from ttl_deploy.records import codec
     from ttl_deploy.runtime.artifact import open_artifact
     from ttl_deploy.runtime.bench import BenchPlan, bench, write_report
     from ttl_deploy.runtime.image_files import find_images
 
     from .progress import say, show_steps
+    from .remote_bench import bench_there, refuse_local_options
     from .runs import artifact_path, run_of_artifact
-    from .tables import print_bench
 
+    paths = [artifact_path(path) for path in (artifacts or [None])]
+    if ssh is not None:
+        local = {
+            "--mode": mode != "latency",
+            "--end-to-end": end_to_end,
+            "--images": images is not None,
+            "--compare": compare,
+            "--runs": runs != _RUNS,
+            "--limit": limit != _LIMIT_S,
+            "--seed": seed is not None,
+            "--no-pin": not pin,
+        }
+        refuse_local_options(local, len(paths))
+        _batches(batch)
+        asked = {"batch": batch, "threads": threads, "seconds": seconds, "rounds": rounds}
+        arguments = [f"--{name}={value}" for name, value in asked.items()]
+        report = bench_there(paths[0], ssh, target=target, arguments=arguments, out=out, timeout_s=timeout)
+        _show(report, as_json=as_json)
+        return
     plan = BenchPlan(
         targets=tuple(target.split(",")) if target else (),
         batches=_batches(batch),
@@ -76,7 +108,6 @@ def run(
         pinned=pin,
         compare=compare,
     )
-    paths = [artifact_path(path) for path in (artifacts or [None])]
     opened = [open_artifact(path) for path in paths]
     for note in dict.fromkeys(one.target_note for one in opened if not target and one.target_note):
         say(note)
@@ -85,11 +116,20 @@ def run(
     owner = run_of_artifact(paths[0])
     folder = out or (owner.bench(platform.node() or "unknown") if owner else Path("bench"))
     stored = write_report(report, folder)
+    say(f"raw samples: {stored}")
+    _show(report, as_json=as_json)
+
+
+def _show(report: "BenchReport", *, as_json: bool) -> None:
+    """Print a report; raises where it is doubtful."""
+    from ttl_deploy.records import codec
+
+    from .tables import print_bench
+
     if as_json:
         print(codec.to_json(report))
     else:
         print_bench(report)
-    say(f"raw samples: {stored}")
     _refuse_doubtful(report)
 
 

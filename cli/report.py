@@ -11,15 +11,27 @@ if TYPE_CHECKING:
 NAME = "report"
 
 
-def run(run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None) -> None:
+def run(
+    run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None,
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Results of another machine, from build_on_target.sh: checked and kept first."
+        ),
+    ] = None,
+) -> None:
     """Write results.csv, front.csv, stages.csv, subgroups.csv and report.html (an offline page), as far as a run got.
 
-    Says how often the test split was opened.
+    Says how often the test split was opened. With --add, results that are of another file than the run exported are
+    refused (exit code 3), and so are answers that are not the model's (4); see docs/tensorrt.md.
     """
     from .progress import say
+    from .remote_bench import add_results, describe_check
     from .runs import run_folder
 
     folder = run_folder(run)
+    for path in add or []:
+        say(describe_check(add_results(folder, path)))
     for path in write_report(folder):
         print(path)
     say(tell_openings(folder))

@@ -1,5 +1,6 @@
 """The format `trt`: the graph carries the precision, the engine comes with it or the folder says how to build it."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -81,7 +82,7 @@ def test_each_precision_is_in_the_graph_with_an_engine_built_ahead_of_time(ship,
     assert f"exported as ONNX for TensorRT in {precision}" in card
     assert {path.name for path in folder.iterdir()} == {
         *("model.onnx", "manifest.json", "golden.npz", "reference.npz", "verify.json", "model_card.md"),
-        *("model.rtx.engine", "model.rtx.json"),
+        *("model.rtx.engine", "model.rtx.json", "build_on_target.sh", "kit"),
     }
 
 
@@ -115,6 +116,10 @@ def test_without_tensorrt_or_a_gpu_the_folder_says_that_no_engine_was_built_and_
     card = (folder / "model_card.md").read_text()
     assert "The engine was not built here: TensorRT is not installed." in card
     assert "`ttl-deploy build . --flavour trt`" in card
+    assert "`sh build_on_target.sh`" in card
+    kit = json.loads((folder / "kit" / "kit.json").read_text())
+    assert (kit["target"], kit["flavour"], kit["precision"]) == ("tensorrt", "trt", "fp16")
+    assert kit["limit"] == open_artifact(folder).manifest.gate.foreign_golden_limit
     assert not list(folder.glob("*.engine"))
     assert open_artifact(folder).manifest.format == "trt"
 

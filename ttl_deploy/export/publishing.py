@@ -17,6 +17,7 @@ from ttl_deploy.files import make_folder, process_is_alive, publish_bytes, sha25
 from ttl_deploy.records.artifacts import ArtifactManifest, FileEntry
 from ttl_deploy.records.engines import FLAVOURS
 from ttl_deploy.runtime.artifact import FILES, GOLDEN, MANIFEST, MODEL_CARD, PARITY, REFERENCE
+from ttl_deploy.runtime.kit.writing import KIT, SCRIPT, TRTEXEC_ENGINE
 from ttl_deploy.runtime.tensorrt.trust import engine_path, manifest_path
 
 _RENAME_EXCHANGE = 2
@@ -25,6 +26,7 @@ _ENGINES = tuple(engine_path(Path(), flavour) for flavour in FLAVOURS)
 _CONTENT = frozenset(
     {
         *(MANIFEST, REFERENCE, GOLDEN, PARITY, MODEL_CARD),
+        *(SCRIPT, KIT, TRTEXEC_ENGINE),
         *(name for names in FILES.values() for name in names),
         *(path.name for engine in _ENGINES for path in (engine, manifest_path(engine))),
     }

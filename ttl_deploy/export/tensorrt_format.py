@@ -5,6 +5,7 @@ or on the machine that runs them (`ttl-deploy build`).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,7 @@ from ttl_deploy.export.writer import Made, Writing
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records.engines import EngineManifest, EngineRequest
 from ttl_deploy.runtime.artifact import Artifact
+from ttl_deploy.runtime.kit.writing import write_kit
 from ttl_deploy.runtime.tensorrt.devices import require_gpu
 from ttl_deploy.runtime.tensorrt.engine_words import describe_engine, describe_missing
 from ttl_deploy.runtime.tensorrt.engines import build_beside
@@ -77,12 +79,18 @@ class TensorRtFormat(FileMaker):
         path.write_bytes(content.SerializeToString())
 
     def complete(self, artifact: Artifact) -> str:
-        """Build the engine where that is possible, and tell for the model card what was or was not built."""
+        """Add the kit, build the engine where that is possible, and tell for the card what was or was not built."""
+        self._write_kit(artifact)
         reason = self._why_not_here()
         if reason:
             return describe_missing(artifact.manifest, self.request, reason, jetpack5=self.jetpack5)
         manifest: EngineManifest = build_beside(artifact, self.request, say=self.say)
         return describe_engine(manifest)
+
+    def _write_kit(self, artifact: Artifact) -> None:
+        """Put what builds, compares and measures on another machine beside the graph."""
+        request = replace(self.request, flavour="trt") if self.jetpack5 else self.request
+        write_kit(artifact, artifact.folder, request=request, target=PACKAGES[request.flavour].target)
 
     def _why_not_here(self) -> str:
         """Say why no engine can be built on this machine; nothing where one can."""

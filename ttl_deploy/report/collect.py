@@ -14,12 +14,14 @@ from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Front
 from ttl_deploy.records.subgroups import Subgroups
+from ttl_deploy.records.target_results import TargetCheck
 from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
 from ttl_deploy.records.weights import WeightsUsed
 from ttl_deploy.report.story import ExportStory, RunStory
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime import stored_subgroups
 from ttl_deploy.runtime.artifact import sha256_of_model
+from ttl_deploy.runtime.kit.reading import CHECKS
 from ttl_deploy.search import findings
 from ttl_deploy.search.stages import describe_stages
 
@@ -93,12 +95,14 @@ def _export(run: RunFolder, folder: Path) -> ExportStory:
     measured = sorted((run.path / "bench").glob("*/*.json"), key=lambda path: path.stat().st_mtime_ns)
     verified = [codec.load(VerifyReport, path) for path in measured if path.name.startswith("verify-")]
     benches = [codec.load(BenchReport, path) for path in measured if not path.name.startswith("verify-")]
+    checks = sorted((run.path / "bench").glob(f"*/{CHECKS}/*.json"), key=lambda path: path.name)
     ours = [report for report in verified if report.artifact_sha256 == model]
     return ExportStory(
         manifest=manifest,
         parity=codec.load(Parity, folder / "verify.json") if (folder / "verify.json").exists() else None,
         verification=ours[-1] if ours else None,
         benchmarks=tuple(bench for bench in benches if any(row.artifact_sha256 == model for row in bench.rows)),
+        targets=tuple(one for path in checks if (one := codec.load(TargetCheck, path)).artifact_sha256 == model),
     )
 
 

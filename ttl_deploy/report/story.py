@@ -11,6 +11,7 @@ from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.stages import StageCosts
 from ttl_deploy.records.subgroups import Subgroups
+from ttl_deploy.records.target_results import TargetCheck
 from ttl_deploy.records.trials import (
     CutProfile,
     EpochRecord,
@@ -27,13 +28,15 @@ from ttl_deploy.records.weights import WeightsUsed
 class ExportStory:
     """One exported artifact, with its verification and benchmarks as far as they were made.
 
-    `parity` is what it was published on; None where that file is not there.
+    `parity` is what it was published on; None where that file is not there. `targets` are the machines whose results
+    were brought here.
     """
 
     manifest: ArtifactManifest
     parity: Parity | None = None
     verification: VerifyReport | None = None
     benchmarks: tuple[BenchReport, ...] = ()
+    targets: tuple[TargetCheck, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,23 +107,40 @@ def verify(
 def check_golden(
     artifact: Artifact, session: Session, *, limit: float = PARITY_LIMIT, target: str | None = None
 ) -> Parity:
-    """Compare an opened model with what was recorded of the artifact's synthetic images.
+    """Compare an opened model with what was recorded of the artifact's synthetic images, as `expect_golden` says.
+
+    `target` is what the session was opened on, by default the artifact's own.
+    """
+    images, _ = artifact.golden()
+    given = run_batches(session, images, max_batch=artifact.manifest.input.max_batch)
+    return compare_golden(artifact, given, target=target, limit=limit)
+
+
+def compare_golden(
+    artifact: Artifact, given: NDArray[np.float32], *, target: str | None = None, limit: float = PARITY_LIMIT
+) -> Parity:
+    """Compare answers to the synthetic images, given on `target`, with the recorded ones."""
+    expected, limit, reference = expect_golden(artifact, target=target, limit=limit)
+    return compare(given, expected, artifact.manifest, limit=limit, reference=reference, count_flips=False)
+
+
+def expect_golden(
+    artifact: Artifact, *, target: str | None = None, limit: float = PARITY_LIMIT
+) -> tuple[NDArray[np.float32], float, str]:
+    """Return what is expected of the synthetic images on `target` `(n, classes)`, how near, and whose answers they are.
 
     In single precision that is what the torch model said of them. Below, it is what this very file said at its
-    export, within limits that the manifest holds: a wrong file shows there long before decisions change. `target` is
-    what the session was opened on, by default the artifact's own.
+    export, within limits that the manifest holds: a wrong file shows there long before decisions change.
     """
     images, expected = artifact.golden()
-    given = run_batches(session, images, max_batch=artifact.manifest.input.max_batch)
-    words = f"the torch model's recorded probabilities, {len(images)} synthetic images"
     own, gate = artifact.golden_of_file(), artifact.manifest.gate
-    if own is not None and gate is not None:
-        expected, words = own, f"what this file said at its export, {len(images)} synthetic images"
-        at_home = artifact.manifest.executed is None or artifact.manifest.executed.target == (
-            target or artifact.default_target
-        )
-        limit = gate.golden_limit if at_home else gate.foreign_golden_limit
-    return compare(given, expected, artifact.manifest, limit=limit, reference=words, count_flips=False)
+    if own is None or gate is None:
+        return expected, limit, f"the torch model's recorded probabilities, {len(images)} synthetic images"
+    at_home = artifact.manifest.executed is None or artifact.manifest.executed.target == (
+        target or artifact.default_target
+    )
+    words = f"what this file said at its export, {len(images)} synthetic images"
+    return own, gate.golden_limit if at_home else gate.foreign_golden_limit, words
 
 
 def _check_data(artifact: Artifact, data: LabelledImages) -> None:

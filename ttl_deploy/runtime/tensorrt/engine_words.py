@@ -8,13 +8,19 @@ from ttl_deploy.runtime.artifact import MODEL
 from ttl_deploy.runtime.precision_words import describe_parity
 from ttl_deploy.runtime.tensorrt.flavours import PACKAGES
 
+_SCRIPT_WORDS = (
+    "type `sh build_on_target.sh`: it builds, compares the answers with the recorded ones, measures, and packs what "
+    "`ttl-deploy report RUN --add FILE` reads"
+)
+
 
 def describe_engine(manifest: EngineManifest) -> str:
     """Return a section for the model card on an engine that was built at the export."""
     lines = "\n".join(f"- {line}" for line in engine_lines(manifest))
     return (
         f"\n## Engine\n\n{lines}\n\nAn engine is executable code. It is loaded only with its manifest, on a machine "
-        f"that the manifest fits. On another one build it again: `{_command(manifest.flavour)}`.\n"
+        f"that the manifest fits. On another one build it again: {_SCRIPT_WORDS}; or "
+        f"`{_command(manifest.flavour)}`.\n"
     )
 
 
@@ -39,9 +45,8 @@ def engine_lines(manifest: EngineManifest) -> tuple[str, ...]:
 
 def how_to_build(folder: Path, flavour: Flavour, *, jetpack5: bool) -> str:
     """Say in a sentence what to do with a folder without an engine."""
-    if jetpack5:
-        return f"copy {folder} to the Jetson and build it with trtexec, as model_card.md says"
-    return f"copy {folder} to the machine that will run it, and there: {_command(flavour)}"
+    where = "the Jetson" if jetpack5 else "the machine that will run it"
+    return f"copy {folder} to {where}, and there: sh build_on_target.sh"
 
 
 def describe_missing(manifest: ArtifactManifest, request: EngineRequest, reason: str, *, jetpack5: bool) -> str:
@@ -52,19 +57,19 @@ def describe_missing(manifest: ArtifactManifest, request: EngineRequest, reason:
 def _how(manifest: ArtifactManifest, request: EngineRequest, *, jetpack5: bool) -> str:
     if not jetpack5:
         return (
-            "Build it on the machine that will run it: copy the whole folder there and type "
-            f"`{_command(request.flavour)}`. That needs no torch."
+            f"Build it on the machine that will run it: copy the whole folder there, and {_SCRIPT_WORDS}. Where "
+            f"ttl-deploy is installed, `{_command(request.flavour)}` only builds and compares. Neither needs torch."
         )
     size, batch = f"{manifest.input.height}x{manifest.input.width}x3", request.options.batch
     shapes = " ".join(
         f"--{kind}Shapes={manifest.input.name}:{count}x{size}"
         for kind, count in (("min", batch.smallest), ("opt", batch.usual), ("max", batch.largest))
     )
-    flag = {"fp16": " --fp16", "int8": " --int8"}.get(manifest.precision, "")
+    flag = {"fp16": " --fp16", "int8": " --int8 --fp16"}.get(manifest.precision, "")
     return (
-        "JetPack 5 has TensorRT 8 and Python 3.8, older than what ttl-deploy runs on. Build with its own tool, "
-        f"`trtexec --onnx={MODEL} {shapes}{flag} --saveEngine=model.engine`, and compare its answers with `golden.npz` "
-        "before you use them."
+        "JetPack 5 has TensorRT 8 and Python 3.8, older than what ttl-deploy runs on. Copy the whole folder there, and "
+        f"{_SCRIPT_WORDS}. It builds by JetPack's own tool; `trtexec --onnx={MODEL} {shapes}{flag} "
+        "--saveEngine=model.engine` by hand does that alone, without comparing answers."
     )
 
 
