@@ -21,8 +21,9 @@ from ttl_deploy.runtime.tensorrt.engines import make_engine
 
 pytest.importorskip("tensorrt_rtx")
 SIDE = 64
-FAST = (("mobilenet_v2", "features.7"),)
-SLOW = (
+QUICK = ("mobilenet_v2", "features.7")
+NETWORKS = (
+    QUICK,
     ("mobilenet_v2", "full"),
     ("densenet121", "features.transition2"),
     ("densenet121", "full"),
@@ -52,46 +53,74 @@ def settle(network):
         last.bias.copy_((last.bias - mean) / spread)
 
 
-@pytest.fixture(
-    scope="module", params=[*FAST, *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)], ids="-".join
-)
-def graphs(request, tmp_path_factory):
-    """A network's graph in the three precisions, as the format makes them."""
-    backbone, cut = request.param
-    folder = tmp_path_factory.mktemp(f"{backbone}-{cut}")
+@pytest.fixture(scope="module")
+def draw_graph(tmp_path_factory):
+    """Write a network's graph in a precision, as the format makes it; each once."""
+    root, kept = tmp_path_factory.mktemp("graphs"), {}
+
+    def once(network, precision):
+        path = root / f"{'-'.join(network)}-{precision}.onnx"
+        if path not in kept:
+            kept[path] = path
+            if precision == "fp32":
+                write_single(network, path)
+            elif precision == "fp16":
+                write_half(once(network, "fp32"), path)
+            else:
+                quantise(once(network, "fp32"), path)
+        return path
+
+    return once
+
+
+def write_single(network, path):
+    backbone, cut = network
     torch.manual_seed(0)
-    network = truncation.build(ModelSpec(backbone=backbone, cut=cut, classes=3, image_size=SIDE))
-    settle(network)
-    files = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
-    deployable = make_deployable(network, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), temperature=1.3)
-    write_onnx(deployable, files["fp32"], image_size=SIDE, metadata={})
-    write_half(files["fp32"], files["fp16"])
-    quantisation.prepare(files["fp32"], folder / "prepared.onnx")
+    model = truncation.build(ModelSpec(backbone=backbone, cut=cut, classes=3, image_size=SIDE))
+    settle(model)
+    deployable = make_deployable(model, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), temperature=1.3)
+    write_onnx(deployable, path, image_size=SIDE, metadata={})
+
+
+def quantise(source, path):
+    prepared = path.with_suffix(".prepared")
+    quantisation.prepare(source, prepared)
     quantisation.quantise(
-        folder / "prepared.onnx",
-        files["int8"],
+        prepared,
+        path,
         recipe=quantisation.SHARED,
-        ranges=folder / "ranges.json",
+        ranges=path.with_suffix(".json"),
         images=draw_images(8, seed=1),
     )
-    return files
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_an_engine_is_built_from_the_graph_in_this_precision(graphs, tmp_path, precision):
+BUILDS = [(network, precision) for network in NETWORKS for precision in ("fp32", "fp16", "int8")]
+
+
+@pytest.mark.parametrize(
+    ("network", "precision"),
+    [pytest.param(*one, marks=() if one == (QUICK, "fp16") else pytest.mark.slow) for one in BUILDS],
+    ids=lambda part: part if isinstance(part, str) else "-".join(part),
+)
+def test_an_engine_is_built_from_the_graph_in_this_precision(draw_graph, tmp_path, network, precision):
     request = EngineRequest(flavour="rtx", options=EngineOptions())
-    manifest = make_engine(graphs[precision], tmp_path, request)
+    graph = draw_graph(network, precision)
+    manifest = make_engine(graph, tmp_path, request)
     print(f"{precision}: {manifest.build_s:.2f} s, {manifest.engine.size_bytes / 1e6:.1f} MB, {manifest.layers} layers")
-    assert manifest.precision == read_onnx_facts(graphs[precision]).weight_precision == precision
+    assert manifest.precision == read_onnx_facts(graph).weight_precision == precision
     assert manifest.layers > 50
     assert not manifest.warnings
-    weights = graphs["fp32"].stat().st_size
+    weights = draw_graph(network, "fp32").stat().st_size
     assert manifest.engine.size_bytes > weights / 5
 
 
-def test_half_precision_computes_what_single_does(graphs):
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS, ids="-".join)
+def test_half_precision_computes_what_single_does(draw_graph, network):
     images = draw_images(6, seed=2)
-    exact, rounded = (OnnxRuntimeCpu().open(graphs[name], threads=1).run(images) for name in ("fp32", "fp16"))
+    exact, rounded = (
+        OnnxRuntimeCpu().open(draw_graph(network, name), threads=1).run(images) for name in ("fp32", "fp16")
+    )
     assert 0 < np.abs(rounded - exact).max() < 0.05
     assert sqnr_db(rounded, exact) > LEAST_DB
     assert np.ptp(exact, axis=0).max() > 0.1
