@@ -28,6 +28,7 @@ from ttl_deploy.runtime.comparison import compare_with_first
 from ttl_deploy.runtime.cores import choose_cores, limit_threads
 from ttl_deploy.runtime.drawn_images import draw_images
 from ttl_deploy.runtime.energy import find_counters, idle_watts
+from ttl_deploy.runtime.jetson import read_jetson
 from ttl_deploy.runtime.machine import current_load, describe_machine, installed_versions, usable_cores
 from ttl_deploy.runtime.measurement import Measurement, ProcessPlan, measure, time_kernel
 from ttl_deploy.runtime.percentiles import median_of_medians
@@ -115,6 +116,7 @@ def bench(
         counters = find_counters()
         idle_w = idle_watts(counters, seconds=_IDLE_S)
         load_before, before = current_load(), _time_kernel_isolated(cores)
+        jetson_before = read_jetson()
         _measure_all(candidates, plan, cores=cores, energy=bool(idle_w), progress=progress)
         if plan.compare:
             _narrow(candidates, plan, cores=cores, energy=bool(idle_w), progress=progress)
@@ -126,7 +128,7 @@ def bench(
         if not candidate.failure
     )
     return BenchReport(
-        machine=describe_machine(load_before=load_before, load_after=load_after),
+        machine=describe_machine(load_before=load_before, load_after=load_after, jetson_before=jetson_before),
         rows=rows,
         calibration_before_s=before,
         calibration_after_s=after,

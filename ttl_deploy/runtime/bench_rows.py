@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ttl_deploy.records.benchmarks import BenchRow, ColdStart, Energy, Memory, Mode, Timing
+from ttl_deploy.records.benchmarks import BenchRow, ColdStart, Memory, Mode, Timing
+from ttl_deploy.runtime.energy import doubt_energy, sum_up_energy
 from ttl_deploy.runtime.percentiles import (
     PERCENTS,
     coefficient_of_variation,
@@ -42,6 +43,7 @@ def make_row(
     median, noise = median_of_medians(timings)
     medians = [float(np.median(timing.samples_s)) for timing in timings]
     low, high = interval_over_processes(medians) if len(medians) > 1 else (None, None)
+    energy = sum_up_energy(timings, batch=batch, idle_w=idle_w)
     return BenchRow(
         artifact=artifact,
         artifact_sha256=artifact_sha256,
@@ -66,8 +68,8 @@ def make_row(
         median_high_s=high,
         start=_middle_start([timing.start for timing in timings if timing.start is not None]),
         memory=_largest([timing.memory for timing in timings if timing.memory is not None]),
-        energy=tuple(_energies(timings, batch=batch, idle_w=idle_w)),
-        notes=(*_notes(len(samples), runs), *_notes_on_rounds(len(timings), rounds)),
+        energy=energy,
+        notes=(*_notes(len(samples), runs), *_notes_on_rounds(len(timings), rounds), *doubt_energy(energy)),
     )
 
 
@@ -91,21 +93,6 @@ def _middle_start(starts: Sequence[ColdStart]) -> ColdStart | None:
 
 def _largest(memories: Sequence[Memory]) -> Memory | None:
     return max(memories, key=lambda memory: memory.peak_bytes, default=None)
-
-
-def _energies(timings: Sequence[Timing], *, batch: int, idle_w: Mapping[str, float]) -> Iterator[Energy]:
-    images = batch * sum(len(timing.samples_s) for timing in timings)
-    seconds = sum(timing.contention.elapsed_s for timing in timings if timing.contention is not None)
-    for counter, idle in idle_w.items():
-        joules = sum(timing.energy_j.get(counter, 0.0) for timing in timings)
-        yield Energy(
-            counter=counter,
-            per_image_j=joules / images,
-            per_image_above_idle_j=(joules - idle * seconds) / images,
-            images=images,
-            seconds=seconds,
-            idle_w=idle,
-        )
 
 
 def _notes(count: int, runs: int) -> Iterator[str]:

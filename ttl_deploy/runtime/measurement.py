@@ -129,6 +129,8 @@ def _time_warm(calls: Sequence[Callable[[], object]], plan: ProcessPlan) -> Timi
         settled=settled,
         contention=replace(contention, elapsed_s=samples.elapsed_s),
         energy_j=spent.joules,
+        energy_s=spent.seconds,
+        energy_readings=spent.readings,
     )
 
 
