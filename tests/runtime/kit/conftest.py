@@ -75,31 +75,36 @@ def kit(tmp_path, tiny):
     return artifact
 
 
-@pytest.fixture
-def over_ssh(board, monkeypatch):
-    """Put an ssh and an scp on the path that know one host, `board`, and work in its own environment there."""
-    local = board.root / "local"
-    local.mkdir()
-    inner = " ".join(f"{name}='{value}'" for name, value in board.environment.items())
-    write_command(
-        local / "ssh",
-        f"""#!/bin/sh
-printf '%s\\n' "$*" >> {local}/calls
+SSH = """#!/bin/sh
+printf '%s\\n' "$*" >> LOCAL/calls
 while [ "$1" != -- ]; do shift; done
-[ "$2" = ward@board ] || {{ echo "ssh: connect to host $2 port 22: Connection refused" >&2; exit 255; }}
-. {local}/environment
-exec env -i $(cat {local}/pairs) sh -c "$3"
-""",
-    )
-    (local / "environment").write_text("")
-    (local / "pairs").write_text(inner.replace("'", ""))
-    write_command(
-        local / "scp",
-        """#!/bin/sh
+[ "$2" = ward@board ] || { echo "ssh: connect to host $2 port 22: Connection refused" >&2; exit 255; }
+exec env -i $(cat LOCAL/pairs) sh -c "$3"
+"""
+SCP = """#!/bin/sh
+printf '%s\\n' "$*" >> LOCAL/calls
 while [ "$1" != -- ]; do shift; done
+case $2 in */results.tar.gz) [ ! -f LOCAL/other.tar.gz ] || exec cp LOCAL/other.tar.gz "$3" ;; esac
 exec cp -r "${2#ward@board:}" "${3#ward@board:}"
-""",
-    )
+"""
+
+
+@pytest.fixture
+def over_ssh(board, tmp_path, monkeypatch):
+    """Put an ssh and an scp on the path that know one host, `ward@board`, and run things in that board's environment.
+
+    Returns a function that says how the board is now; its `calls` are what ssh and scp were called with. An archive
+    `other.tar.gz` in `local` is what scp brings instead of the results.
+    """
+    local = tmp_path / "local"
+    local.mkdir()
+    for name, text in (("ssh", SSH), ("scp", SCP)):
+        write_command(local / name, text.replace("LOCAL", str(local)))
     monkeypatch.setenv("PATH", f"{local}{os.pathsep}/usr/bin{os.pathsep}/bin")
-    board.local = local
-    return board
+
+    def now():
+        (local / "pairs").write_text(" ".join(f"{name}={value}" for name, value in board.environment.items()))
+        return board
+
+    now.local, now.board = local, board
+    return now

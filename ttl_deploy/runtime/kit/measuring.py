@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import ttl_deploy
 from ttl_deploy.errors import ArtifactError, GateError, TargetUnavailableError, TtlDeployError
 from ttl_deploy.files import sha256_bytes
 from ttl_deploy.records import codec
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
+    say(f"ttl-deploy {ttl_deploy.__version__} from {Path(ttl_deploy.__file__).parent}")
     try:
         kit = json.loads((given.folder / KIT / DESCRIPTION).read_text(encoding="utf-8"))
         plan = BenchPlan(

@@ -3,9 +3,11 @@
 Host keys, ports, users and identities are those of the user's own ssh configuration; nothing is ever asked for.
 """
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -117,11 +119,12 @@ def _run(
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
+        start_new_session=True,  # what ssh itself starts ends with it, and lets go of the pipe
     ) as process:
 
         def stop() -> None:
             over.set()
-            process.kill()
+            _end(process)
 
         timer = threading.Timer(timeout_s, stop)
         timer.start()
@@ -133,7 +136,7 @@ def _run(
                     say(f"{host.name}: {line.rstrip()}")
             code = process.wait()
         except BaseException:  # an interruption ends ssh too; raised again
-            process.kill()
+            _end(process)
             raise
         finally:
             timer.cancel()
@@ -142,6 +145,12 @@ def _run(
     if code:
         raise _error(code, host, doing, tuple(lines))
     return list(lines)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a command and what it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _error(code: int, host: Host, doing: str, lines: tuple[str, ...]) -> TtlDeployError:
