@@ -59,7 +59,7 @@ def measure_run(run: RunFolder, *, rounds: int, runs: int) -> None:
     """Measure the models of a search: speed, size, and whether each answers as well as the full network."""
     forms, refused = compression_files.forms_of_run(run)
     data = compression_files.Answerable.of(run)
-    found = measure_all(forms, data.images, rounds=rounds, runs=runs, side=data.side)
+    found = measure_all(forms, data.images, rounds=rounds, runs=runs)
     rows = describe(forms, found)
     for split in ("val", "test"):
         compare(rows, forms, found, data, split)
@@ -76,7 +76,7 @@ def measure_untrained(given: argparse.Namespace) -> None:
         forms = compression_files.untrained_forms(
             Path(folder), backbone=given.backbone, cut=given.cut, image_size=given.image_size, width=given.width
         )
-        found = measure_all(forms, {}, rounds=given.rounds, runs=given.runs, side=lambda form: given.image_size)
+        found = measure_all(forms, {}, rounds=given.rounds, runs=given.runs)
     rows = describe(forms, found)
     name = f"compression-{given.backbone}-untrained"
     store(name, f"python benchmarks/compression.py --backbone {given.backbone} --cut {given.cut}", rows)
@@ -84,7 +84,7 @@ def measure_untrained(given: argparse.Namespace) -> None:
 
 
 def measure_all(
-    forms: Sequence[Form], images: Mapping[str, Pixels], *, rounds: int, runs: int, side: Any
+    forms: Sequence[Form], images: Mapping[str, Pixels], *, rounds: int, runs: int
 ) -> dict[int, list[Measured]]:
     """Measure every form once per round; in the first one it answers the images of its model too."""
     found: dict[int, list[Measured]] = {}
@@ -96,7 +96,7 @@ def measure_all(
             form = forms[i]
             print(f"round {number + 1} of {rounds}: {form.model}, {form.name}", flush=True)
             shown = images.get(form.model) if number == 0 else None
-            done = run_isolated(compression_forms.measure, form, shown, runs, side(form), timeout_s=TIMEOUT_S)
+            done = run_isolated(compression_forms.measure, form, shown, runs, timeout_s=TIMEOUT_S)
             try:
                 found.setdefault(i, []).append(value_of(done, error=InconclusiveError, doing=f"measure {form.name}"))
             except TtlDeployError as error:

@@ -52,7 +52,7 @@ def forms_of_run(run: RunFolder) -> tuple[list[Form], list[dict[str, str]]]:
             continue
         trained = _trained(run, artifacts[0])
         shown = TORCH_FORMS if name == FULL else TORCH_FORMS[:1] if name == base_cut(name) else ()
-        forms += [Form(model=name, name=form, torch=trained) for form in shown]
+        forms += [Form(model=name, name=form, side=trained.spec.image_size, torch=trained) for form in shown]
         forms += [_form(name, artifact) for artifact in artifacts]
     return forms, refused
 
@@ -105,6 +105,7 @@ def _form(name: str, artifact: Artifact) -> Form:
     return Form(
         model=name,
         name=f"{artifact.default_target} {manifest.precision}",
+        side=manifest.input.height,
         file=artifact.model_path,
         target=artifact.default_target,
         precision=precision_to_ask(manifest),
@@ -117,7 +118,6 @@ class Answerable:
     """The held-out images of a run as each model takes them, validation first, then test where that was opened."""
 
     images: Mapping[str, Pixels]
-    sizes: Mapping[str, int]
     truth: Mapping[Split, LabelledSplit]
     opened: frozenset[str]
 
@@ -127,21 +127,16 @@ class Answerable:
         manifest, settings = load_manifest(run.data), run.settings()
         front = findings.read(run).front
         opened = frozenset(point.cut for point in front.points if point.test)
-        images, sizes = {}, {}
+        images = {}
         for point in front.points:
             key = next(iter(findings.finished(findings.outcomes_so_far(run))[point.candidate].values()))
             size = codec.load(Trial, run.trial(key) / "trial.json").model.image_size
             splits: tuple[Split, ...] = ("val", "test") if point.cut in opened else ("val",)
             positions = np.concatenate([manifest.of_split(split) for split in splits])
             images[point.cut] = open_cache(manifest, replace(settings.decode, image_size=size)).pixels(positions)
-            sizes[point.cut] = size
         splits = ("val", "test")
         truth = {split: findings.labelled_split(run.data, split) for split in splits}
-        return cls(images=images, sizes=sizes, truth=truth, opened=opened)
-
-    def side(self, form: Form) -> int:
-        """Return the side of a form's images in pixels."""
-        return self.sizes[form.model]
+        return cls(images=images, truth=truth, opened=opened)
 
     def of_split(self, answers: Answers | None, split: Split, model: str) -> Answers | None:
         """Return the answers to one split; None where there are none."""
@@ -163,7 +158,7 @@ def untrained_forms(folder: Path, *, backbone: str, cut: str, image_size: int, w
         f"{cut}@{small}px@w{width:g}": narrow_spec(replace(short, image_size=small), width),
     }
     forms = [
-        Form(model=FULL, name=name, torch=Trained(spec=full, weights=None, convention=IMAGENET_INPUT))
+        Form(model=FULL, name=name, side=image_size, torch=Trained(spec=full, weights=None, convention=IMAGENET_INPUT))
         for name in TORCH_FORMS
     ]
     for number, (name, spec) in enumerate(specs.items()):
@@ -191,6 +186,7 @@ def _write_untrained(folder: Path, name: str, spec: ModelSpec) -> list[Form]:
         Form(
             model=name,
             name=form,
+            side=spec.image_size,
             file=folder / file,
             target=target,
             precision=precision,

@@ -39,13 +39,14 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """One row of the table: `model` is the network, `name` what it runs as.
+    """One row of the table: `model` is the network, `name` what it runs as, `side` its images' in pixels.
 
     `torch` is set for torch's own forms; `file`, `target` and `precision` for a file in a runtime.
     """
 
     model: str
     name: str
+    side: int
     torch: Trained | None = None
     file: Path | None = None
     target: str = ""
@@ -63,14 +64,14 @@ class Measured:
     answers: Answers | None
 
 
-def measure(form: Form, images: Pixels | None, runs: int, side: int) -> Measured:
+def measure(form: Form, images: Pixels | None, runs: int) -> Measured:
     """Time a form, and have it answer images; for a child process."""
     call, ran, runtime = _open_torch(form) if form.torch else _open_file(form)
     answers = None
     if images is not None:
         parts = [call(np.ascontiguousarray(images[start : start + 1])) for start in range(len(images))]
         answers = np.concatenate(parts)
-    image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, form.side, form.side, 3), dtype=np.uint8)
     for _ in range(WARMUP):
         call(image)
     seconds = []
