@@ -17,6 +17,7 @@ from ttl_deploy.export.onnx_writer import export_for_timing
 from ttl_deploy.models import truncation
 from ttl_deploy.models.width.pruning import narrow_spec
 from ttl_deploy.records import codec
+from ttl_deploy.records.candidates import JOINT
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.models import FULL, IMAGENET_INPUT, ModelSpec
 from ttl_deploy.records.trials import Trial
@@ -42,12 +43,13 @@ _UNTRAINED = (
 def forms_of_run(run: RunFolder) -> tuple[list[Form], list[dict[str, str]]]:
     """Export what is not there yet, and return all forms, the full network in eager fp32 first; and what was refused.
 
-    The models are the full network, the cut that was chosen or that the choice is a variant of, and their variants.
+    The models are the full network, the cut that was chosen or that the choice is a variant of, their variants, and
+    what else on the front was trained by itself.
     """
     forms: list[Form] = []
     refused: list[dict[str, str]] = []
     for name, wanted in _models(run):
-        artifacts = list(_export(run, name, wanted, refused))
+        artifacts = list(_export(run, name, run.settings().strategies[0], wanted, refused))
         if not artifacts:
             continue
         trained = _trained(run, artifacts[0])
@@ -61,16 +63,18 @@ def _models(run: RunFolder) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]
     found = findings.read(run)
     assert found.choice is not None
     chosen = base_cut(found.choice.cut)
-    names = [point.cut for point in found.front.points]
+    alone = [point for point in found.front.points if point.strategy != JOINT]
+    names = [point.cut for point in alone]
     yield FULL, _ALL
     yield from ((name, _LEAST) for name in names if base_cut(name) == FULL != name)
     if chosen != FULL:
         yield chosen, _ALL
         yield from ((name, _FEW) for name in names if base_cut(name) == chosen != name)
+    yield from ((one.cut, _FEW) for one in alone if one.on_front and base_cut(one.cut) not in (FULL, chosen))
 
 
 def _export(
-    run: RunFolder, cut: str, wanted: tuple[tuple[str, str], ...], refused: list[dict[str, str]]
+    run: RunFolder, cut: str, strategy: str, wanted: tuple[tuple[str, str], ...], refused: list[dict[str, str]]
 ) -> Iterator[Artifact]:
     """Yield artifacts of one candidate: those that lie there, and those that `export` publishes now."""
     for format_name, precision in wanted:
@@ -79,7 +83,9 @@ def _export(
         print(f"{folder.name}: {'there' if folder.exists() else 'exporting'}", flush=True)
         try:
             yield open_artifact(
-                folder if folder.exists() else ship(run, format_name=format_name, precision=precision, cut=cut).folder
+                folder
+                if folder.exists()
+                else ship(run, format_name=format_name, precision=precision, cut=cut, strategy=strategy).folder
             )
         except GateError as error:
             refused.append({"model": cut, "refused": f"{format_name} {precision}", "why": str(error)})
@@ -126,9 +132,9 @@ class Answerable:
         """Read the images of every candidate of the front."""
         manifest, settings = load_manifest(run.data), run.settings()
         front = findings.read(run).front
-        opened = frozenset(point.cut for point in front.points if point.test)
+        opened = frozenset(one.cut for one in front.points if one.test and one.strategy != JOINT)
         images = {}
-        for point in front.points:
+        for point in (one for one in front.points if one.strategy != JOINT):
             key = next(iter(findings.finished(findings.outcomes_so_far(run))[point.candidate].values()))
             size = codec.load(Trial, run.trial(key) / "trial.json").model.image_size
             splits: tuple[Split, ...] = ("val", "test") if point.cut in opened else ("val",)
