@@ -2,13 +2,14 @@
 
 Banner and options are those of TensorRT's samples (samples/trtexec, samples/common/sampleReporting.cpp). Every call is
 written to `FAKE_TRTEXEC_LOG`. `FAKE_TRTEXEC_FAULT` makes it misbehave: `builds-nothing`, `crash` (when asked for
-answers), `wrong-answers`, `nan`, `no-times`, `fails-late` (in the second round of timing).
+answers), `wrong-answers`, `nan`, `no-times`, `hang` (while it builds), `fails-late` (in the second round of timing).
 """
 
 import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 VERSION = os.environ.get("FAKE_TRTEXEC_VERSION", "v101303")
@@ -72,6 +73,8 @@ def main():
         return 0
     print("[I] Selected Device: Orin\n[I] Compute Capability: 8.7")
     if "onnx" in options:
+        if FAULT == "hang":
+            time.sleep(10)
         if FAULT == "builds-nothing":
             print("[E] Error[2]: OutOfMemory (no further information)\n&&&& FAILED TensorRT.trtexec")
             return 1

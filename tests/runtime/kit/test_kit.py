@@ -2,6 +2,7 @@
 
 import ast
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from ttl_deploy.files import sha256_file
 from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.kit import reading
 from ttl_deploy.runtime.kit.board import trtexec
+from ttl_deploy.runtime.kit.board.refusals import RefusedError
 from ttl_deploy.runtime.kit.writing import write_kit
 
 KIT = Path(reading.__file__).parent
@@ -103,10 +105,10 @@ def test_trtexecs_banner_tells_the_version(banner, version):
     ("fault", "words", "code"),
     [
         ("builds-nothing", "trtexec built no engine: exit code 1; .*OutOfMemory.*close other programs", 4),
-        ("crash", "cannot run the engine that it built", 4),
+        pytest.param("crash", "cannot run the engine that it built", 4, marks=pytest.mark.slow),
         ("wrong-answers", r"the engine is not the model: .*differ by up to 0.3 \(allowed 0.0001\)", 4),
-        ("nan", "the engine is not the model: .*differ by up to 1", 4),
-        ("no-times", "trtexec could not time the engine", 4),
+        pytest.param("nan", "the engine is not the model: .*differ by up to 1", 4, marks=pytest.mark.slow),
+        pytest.param("no-times", "trtexec could not time the engine", 4, marks=pytest.mark.slow),
         ("fails-late", "told no times.*Cuda failure", 4),
     ],
 )
@@ -116,6 +118,21 @@ def test_whatever_fails_on_the_way_is_named_and_nothing_is_left(kit, board, faul
     assert done.returncode == code
     assert re.search(words, done.stderr), done.stderr
     assert leftovers(board, kit) == []
+
+
+def test_answers_that_are_no_numbers_count_as_wrong(tmp_path):
+    kit = {"output": "probabilities", "expected": [[0.2, 0.8]], "limit": 1e-4, "reference": "torch"}
+    path = tmp_path / "answers.json"
+    path.write_text('[ { "name" : "probabilities" , "dimensions" : "1x2" , "values" : [ 0.2, -nan ] } ]')
+    answers = trtexec.read_answers(path, kit, 1)
+    with pytest.raises(RefusedError, match="differ by up to 1 "):
+        trtexec.compare(answers, kit)
+    path.write_text('[ { "name" : "probabilities" , "dimensions" : "1x2" , "values" : [ inf, -inf ] } ]')
+    assert trtexec.read_answers(path, kit, 1) == [[float("inf"), -float("inf")]]
+    for wrong in ("[]", "{}", '[{"name": "probabilities", "values": [1]}]', "nan"):
+        path.write_text(wrong)
+        with pytest.raises(RefusedError, match=r"cannot be read|1 x 2 were expected"):
+            trtexec.read_answers(path, kit, 1)
 
 
 def test_without_python_without_tensorrt_and_with_a_damaged_kit_the_script_says_what_to_do(kit, board):
@@ -138,6 +155,17 @@ def test_without_python_without_tensorrt_and_with_a_damaged_kit_the_script_says_
     assert board.calls == []
     (kit.folder / "kit" / "ttl_deploy_board" / "on_target.py").unlink()
     assert board.run(kit.folder).returncode == 4
+    assert leftovers(board, kit) == []
+
+
+def test_an_interruption_leaves_nothing_behind(kit, board):
+    board.with_python().with_trtexec(FAKE_TRTEXEC_FAULT="hang")
+    command = ["/bin/sh", str(kit.folder / "build_on_target.sh")]
+    with subprocess.Popen(command, cwd=board.root, env=board.environment, stderr=subprocess.PIPE, text=True) as process:
+        while "building the engine" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert leftovers(board, kit) == []
 
 

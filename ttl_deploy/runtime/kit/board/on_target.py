@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -29,6 +30,8 @@ from .ways import choose_way, environment
 def main(arguments: list[str] | None = None) -> int:
     """Do all of it; returns the exit code."""
     options = read_options(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     try:
         out = free_place(options)
         kit = read_kit(options.folder)
@@ -49,6 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(out)
     say("copy that file to where the model was trained, and there: ttl-deploy report RUN --add FILE")
     return 0
+
+
+def interrupt(number: int, frame: object) -> None:
+    """End the script so that its temporary files are removed."""
+    sys.exit(128 + number)
 
 
 def read_options(arguments: Any) -> argparse.Namespace:
