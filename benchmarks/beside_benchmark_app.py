@@ -33,6 +33,7 @@ from untrained_precisions import SIZE, make_files
 from ttl_deploy.errors import InconclusiveError
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records.benchmarks import Timing
+from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.runtime.cores import choose_cores, limit_threads, pin
 from ttl_deploy.runtime.measurement import Measurement, ProcessPlan, measure
 from ttl_deploy.runtime.percentiles import mean_and_half_width
@@ -59,7 +60,7 @@ class Candidate:
 def candidates_of(model: str, folder: Path) -> tuple[Candidate, ...]:
     """Write a model's files, and return what is timed of it."""
     backbone, _, cut = model.partition(":")
-    make_files(folder, backbone=backbone, cut=cut or "full")
+    make_files(folder, ModelSpec(backbone=backbone, cut=cut or "full", classes=2, image_size=SIZE))
     return (
         Candidate(name=f"{model} fp32", path=folder / "single.onnx", asked="fp32", hint="f32"),
         Candidate(name=f"{model} bf16", path=folder / "single.onnx", asked="bf16", hint="bf16"),

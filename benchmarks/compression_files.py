@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from compression_forms import TORCH_FORMS, Answers, Form, Pixels, Trained
+from untrained_precisions import make_files, megabytes
 
 from ttl_deploy.data.cache import open_cache
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import GateError
 from ttl_deploy.evidence.front import LabelledSplit
-from ttl_deploy.export import openvino_ir, quantisation
-from ttl_deploy.export.onnx_writer import export_for_timing
-from ttl_deploy.models import truncation
 from ttl_deploy.models.width.pruning import narrow_spec
 from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import JOINT
@@ -174,20 +171,7 @@ def untrained_forms(folder: Path, *, backbone: str, cut: str, image_size: int, w
 
 def _write_untrained(folder: Path, name: str, spec: ModelSpec) -> list[Form]:
     folder.mkdir()
-    torch.manual_seed(0)
-    export_for_timing(truncation.build(spec).eval(), spec.image_size, folder / "single.onnx")
-    quantisation.prepare(folder / "single.onnx", folder / "prepared.onnx")
-    images = np.random.default_rng(0).integers(0, 256, (8, spec.image_size, spec.image_size, 3), dtype=np.uint8)
-    for kind, recipe in {"shared": quantisation.SHARED, "ort": quantisation.CPU}.items():
-        quantisation.quantise(
-            folder / "prepared.onnx",
-            folder / f"{kind}.onnx",
-            recipe=recipe,
-            ranges=folder / f"{kind}.json",
-            images=images,
-        )
-    for kind in ("single", "shared"):
-        openvino_ir.convert(folder / f"{kind}.onnx", folder / f"{kind}.xml")
+    make_files(folder, spec)
     return [
         Form(
             model=name,
@@ -196,12 +180,7 @@ def _write_untrained(folder: Path, name: str, spec: ModelSpec) -> list[Form]:
             file=folder / file,
             target=target,
             precision=precision,
-            megabytes=_megabytes(folder / file),
+            megabytes=round(megabytes(folder / file), 3),
         )
         for form, file, target, precision in _UNTRAINED
     ]
-
-
-def _megabytes(path: Path) -> float:
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return round(sum(file.stat().st_size for file in files) / 1e6, 3)

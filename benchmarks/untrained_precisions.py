@@ -38,13 +38,12 @@ CANDIDATES = (
 )
 
 
-def make_files(folder: Path, *, backbone: str, cut: str) -> None:
+def make_files(folder: Path, spec: ModelSpec) -> None:
     """Write all files of the candidates."""
     torch.manual_seed(0)
-    model = truncation.build(ModelSpec(backbone=backbone, cut=cut, classes=2, image_size=SIZE)).eval()
-    export_for_timing(model, SIZE, folder / "single.onnx")
+    export_for_timing(truncation.build(spec).eval(), spec.image_size, folder / "single.onnx")
     quantisation.prepare(folder / "single.onnx", folder / "prepared.onnx")
-    images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (8, spec.image_size, spec.image_size, 3), dtype=np.uint8)
     for name, recipe in RECIPES.items():
         quantisation.quantise(
             folder / "prepared.onnx",
@@ -71,7 +70,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_files(folder, backbone=given.backbone, cut=given.cut)
+        make_files(folder, ModelSpec(backbone=given.backbone, cut=given.cut, classes=2, image_size=SIZE))
         samples: dict[int, list[tuple[float, str, str]]] = {}
         for _ in range(ROUNDS):
             for i in random.sample(range(len(CANDIDATES)), len(CANDIDATES)):
