@@ -57,17 +57,24 @@ def stage_kit(artifact: Artifact, folder: Path, *, target: str | None) -> None:
     """Copy what the manifest lists into `folder`, and put a kit for `target` beside it.
 
     Without a target it is TensorRT for the format `trt`, else the artifact's own; an engine is built as the artifact's
-    own kit says, where it has one. Raises `UsageError` for several targets, or one with a precision.
+    own kit says, where it has one. Raises `UsageError` for several targets, one with a precision, or a format that no
+    engine is built from.
     """
     if target is not None and ("," in target or ":" in target):
         raise UsageError(f"--target {target}: with --ssh give one target, without a precision")
     own = _own_kit(artifact)
     chosen = target or own.get("target") or ("tensorrt" if artifact.manifest.format == "trt" else None)
     chosen = chosen or artifact.default_target
+    request = _request_for(chosen, own)
+    if request is not None and artifact.manifest.format not in ("onnx", "trt"):
+        raise UsageError(
+            f"--target {chosen}: engines are built from onnx or trt, and this is {artifact.manifest.format}: make one "
+            "with `ttl-deploy export --format trt`"
+        )
     for name in (MANIFEST, *(entry.name for entry in artifact.manifest.files)):
         shutil.copyfile(artifact.folder / name, folder / name)
     copied = Artifact(folder=folder, manifest=artifact.manifest)
-    write_kit(copied, folder, request=_request_for(chosen, own), target=chosen)
+    write_kit(copied, folder, request=request, target=chosen)
 
 
 def _own_kit(artifact: Artifact) -> dict[str, Any]:

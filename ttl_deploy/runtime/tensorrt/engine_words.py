@@ -65,7 +65,7 @@ def _how(manifest: ArtifactManifest, request: EngineRequest, *, jetpack5: bool) 
         f"--{kind}Shapes={manifest.input.name}:{count}x{size}"
         for kind, count in (("min", batch.smallest), ("opt", batch.usual), ("max", batch.largest))
     )
-    flag = {"fp16": " --fp16", "int8": " --int8 --fp16"}.get(manifest.precision, "")
+    flag = {"fp16": " --fp16", "int8": " --int8"}.get(manifest.precision, "")
     return (
         "JetPack 5 has TensorRT 8 and Python 3.8, older than what ttl-deploy runs on. Copy the whole folder there, and "
         f"{_SCRIPT_WORDS}. It builds by JetPack's own tool; `trtexec --onnx={MODEL} {shapes}{flag} "

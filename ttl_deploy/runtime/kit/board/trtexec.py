@@ -17,6 +17,7 @@ from .kits import sha256_of
 from .machine import describe_machine
 from .refusals import GATE, USAGE, RefusedError, say
 
+TIMING = ("--iterations=10", "--warmUp=500")
 ENGINE, KEPT = "model.engine", "model.trtexec.engine"
 
 
@@ -25,11 +26,14 @@ def run_trtexec(trtexec: str, kit: dict[str, Any], options: argparse.Namespace, 
     if max(options.batches) > kit["batch"][2]:
         raise RefusedError(USAGE, f"--batch {max(options.batches)}: this kit's engine takes at most {kit['batch'][2]}")
     load_before = os.getloadavg()[0]
-    engine = build_engine(trtexec, kit, work)
-    answers = ask_golden(trtexec, kit, work)
+    help_text = run_logged([trtexec, "--help"]).stdout.decode(errors="replace")
+    engine = build_engine(trtexec, kit, work, help_text=help_text)
+    flags = copying_flags(help_text)
+    run = [trtexec, f"--loadEngine={work / ENGINE}", *flags]
+    answers = ask_golden(run, kit, work)
     compare(answers, kit)
     times = [
-        time_batch(trtexec, kit, work, batch=batch, round_number=number, options=options)
+        time_batch(run, kit, work, batch=batch, round_number=number, options=options)
         for number in range(options.rounds)
         for batch in options.batches
     ]
@@ -48,14 +52,19 @@ def run_trtexec(trtexec: str, kit: dict[str, Any], options: argparse.Namespace, 
         "engine": engine,
         "times": times,
         "machine": describe_machine(load_before),
+        "notes": ["Timed by trtexec with " + " ".join([*flags, *TIMING]) + "."],
     }
     (work / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
     keep_engine(work / ENGINE, kit["folder"] / KEPT, version=engine["tensorrt"])
 
 
-def build_engine(trtexec: str, kit: dict[str, Any], work: Path) -> dict[str, Any]:
+def copying_flags(help_text: str) -> list[str]:
+    """Return what makes trtexec 11 copy images and answers, and replay nothing, as 8 and 10 do by themselves."""
+    return [flag for flag in ("--includeDataTransfers", "--noCudaGraph") if flag in help_text]
+
+
+def build_engine(trtexec: str, kit: dict[str, Any], work: Path, *, help_text: str) -> dict[str, Any]:
     """Build the engine into `work`; returns what it is. Raises where trtexec makes none, with its words."""
-    help_text = run_logged([trtexec, "--help"]).stdout.decode(errors="replace")
     engine = work / ENGINE
     command = build_command(trtexec, kit, engine, help_text=help_text)
     say("building the engine: " + " ".join(command))
@@ -95,7 +104,7 @@ def build_command(trtexec: str, kit: dict[str, Any], engine: Path, *, help_text:
     for kind, count in [("min", smallest), ("opt", usual), ("max", largest)]:
         command.append(f"--{kind}Shapes={shape(kit, count)}")
     if (read_version(help_text) or "10").startswith("8."):
-        command += {"fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}.get(kit["precision"], [])
+        command += {"fp16": ["--fp16"], "int8": ["--int8"]}.get(kit["precision"], [])
     else:
         command.append("--stronglyTyped")
     if kit["precision"] == "fp32":
@@ -113,7 +122,7 @@ def shape(kit: dict[str, Any], count: int) -> str:
     return "{name}:{0}x{height}x{width}x3".format(count, **kit["input"])
 
 
-def ask_golden(trtexec: str, kit: dict[str, Any], work: Path) -> list[list[float]]:
+def ask_golden(run: list[str], kit: dict[str, Any], work: Path) -> list[list[float]]:
     """Return what the engine answers to the golden images, one list of probabilities each."""
     say("comparing the engine with the golden answers")
     total, smallest, largest = len(kit["expected"]), kit["batch"][0], kit["batch"][2]
@@ -123,7 +132,7 @@ def ask_golden(trtexec: str, kit: dict[str, Any], work: Path) -> list[list[float
         batch = max(count, smallest)
         given = write_images(kit, work, batch=batch, first=len(rows))
         output = work / "answers.json"
-        command = [trtexec, f"--loadEngine={work / ENGINE}", f"--shapes={shape(kit, batch)}"]
+        command = [*run, f"--shapes={shape(kit, batch)}"]
         command += [f"--loadInputs={kit['input']['name']}:{given}", f"--exportOutput={output}"]
         done = run_logged([*command, "--iterations=1", "--duration=0", "--warmUp=0"])
         if done.returncode or not output.is_file():
@@ -183,7 +192,7 @@ def compare(answers: list[list[float]], kit: dict[str, Any]) -> None:
 
 
 def time_batch(
-    trtexec: str,
+    run: list[str],
     kit: dict[str, Any],
     work: Path,
     *,
@@ -196,11 +205,13 @@ def time_batch(
     path = work / f"times-{batch}-{round_number}.json"
     given = write_images(kit, work, batch=max(batch, kit["batch"][0]))
     duration = max(1, math.ceil(options.seconds / options.rounds))  # trtexec 8 takes whole seconds
-    command = [trtexec, f"--loadEngine={work / ENGINE}", f"--shapes={shape(kit, max(batch, kit['batch'][0]))}"]
+    command = [*run, f"--shapes={shape(kit, max(batch, kit['batch'][0]))}"]
     command += [f"--loadInputs={kit['input']['name']}:{given}", f"--exportTimes={path}"]
-    done = run_logged([*command, f"--duration={duration}", "--iterations=10", "--warmUp=500"])
+    done = run_logged([*command, f"--duration={duration}", *TIMING])
     try:
         trace = json.loads(path.read_text(encoding="utf-8"))
+        if trace and not sum(one["h2dMs"] for one in trace) > 0:
+            raise ValueError("it copied no images, so that its latency is not what it is taken for")
         gpu = [(one["endComputeMs"] - one["startComputeMs"]) / 1e3 for one in trace]
         whole = [one["latencyMs"] / 1e3 for one in trace]
     except (OSError, ValueError, KeyError, TypeError) as error:
