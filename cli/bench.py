@@ -53,6 +53,9 @@ def run(
             metavar="USER@HOST", help="Build and measure on this machine over ssh and scp; no password is asked."
         ),
     ] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="With --ssh: fetch missing packages there, into the temporary folder.")
+    ] = False,
     timeout: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="With --ssh: give up after so long.")
     ] = 3600.0,
@@ -89,7 +92,7 @@ def run(
         refuse_local_options(local, len(paths))
         _batches(batch)
         asked = {"batch": batch, "threads": threads, "seconds": seconds, "rounds": rounds}
-        arguments = [f"--{name}={value}" for name, value in asked.items()]
+        arguments = [*(f"--{name}={value}" for name, value in asked.items()), *(["--install"] if install else [])]
         report = bench_there(paths[0], ssh, target=target, arguments=arguments, out=out, timeout_s=timeout)
         _show(report, as_json=as_json)
         return

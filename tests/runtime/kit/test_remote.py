@@ -70,8 +70,9 @@ def test_one_command_brings_the_results_into_the_run_and_leaves_nothing_there(ov
 def test_outside_a_run_the_results_lie_beside_the_artifact(over_ssh, kit):
     over_ssh.board.with_python().with_trtexec()
     over_ssh()
-    done = bench_over_ssh(kit.folder)
+    done = bench_over_ssh(kit.folder, "--install")
     assert done.exit_code == 0, done.output
+    assert "--rounds=2 --install" in (over_ssh.local / "calls").read_text()
     assert len(list((kit.folder.parent / "bench").glob("*/*.json"))) == 1
 
 
