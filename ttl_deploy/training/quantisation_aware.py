@@ -40,8 +40,10 @@ from ttl_deploy.training.teaching import soft_divergence
 
 LEAST, MOST = -128, 127
 """The integers of 8 signed bits. The largest value seen becomes 127, so that weights never become -128."""
-LEARNING_RATE = 1e-4
+LEARNING_RATE = 3e-5
 TEMPERATURE = 2.0
+IMAGES_AT_ONCE = 8
+"""Parts of a mini-batch add up to it, since nothing here depends on what else is in it; rounding takes memory."""
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 _LAYERS = (nn.Conv2d, nn.Linear)
 
@@ -244,7 +246,7 @@ class _Finetuning:
         for number, (images, labels) in enumerate(self.images.batches(plan, epoch=epoch)):
             share = (epoch - 1 + number / len(plan)) / self.epochs
             self.learning.set_rate(share, warmup=settings.warmup)
-            self.steps.take(self.learning, images, labels, micro_batch=settings.batch_size)
+            self.steps.take(self.learning, images, labels, micro_batch=IMAGES_AT_ONCE)
             report(epoch, number + 1, len(plan))
         self.steps.look()
 
