@@ -14,6 +14,7 @@ Every round takes all rows once, in a new order, each in a fresh process with on
 
 import argparse
 import random
+import re
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -65,9 +66,10 @@ def measure_run(run: RunFolder, *, rounds: int, runs: int) -> None:
         compare(rows, forms, found, data, split)
     settings = run.settings()
     name = f"compression-{settings.backbone}"
-    command = f"python benchmarks/compression.py {run.name}, of: {run.command.read_text(encoding='utf-8').strip()}"
+    searched = re.sub(r"(?<=\s)/\S*/", "", run.command.read_text(encoding="utf-8").strip())  # whose folders they were
+    command = f"python benchmarks/compression.py {run.name}, of: {searched}"
     store(name, command, [*rows, *refused])
-    write_page(name, rows, refused)
+    write_page(name)
 
 
 def measure_untrained(given: argparse.Namespace) -> None:
@@ -80,7 +82,7 @@ def measure_untrained(given: argparse.Namespace) -> None:
     rows = describe(forms, found)
     name = f"compression-{given.backbone}-untrained"
     store(name, f"python benchmarks/compression.py --backbone {given.backbone} --cut {given.cut}", rows)
-    write_page(name, rows, [])
+    write_page(name)
 
 
 def measure_all(

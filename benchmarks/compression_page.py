@@ -1,5 +1,10 @@
-"""What `compression.py` found, as a page of the documentation: a table and a picture."""
+"""What `compression.py` found, as a page of the documentation: a table and a picture.
 
+python benchmarks/compression_page.py compression-mobilenet_v2      # again, from the stored figures
+"""
+
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,6 @@ from results import FOLDER
 
 from ttl_deploy.files import publish_text
 from ttl_deploy.records.variants import base_cut, is_variant
-from ttl_deploy.runtime.machine import summarise_machine
 
 DOCS = Path(__file__).parent.parent / "docs"
 GOAL = 30.0
@@ -24,12 +28,17 @@ _MARKS = {"fp32": "o", "bf16": "s", "int8": "^"}
 Row = Mapping[str, Any]
 
 
-def write_page(name: str, rows: Sequence[Row], refused: Sequence[Mapping[str, str]]) -> None:
-    """Write `docs/<name>.md`, and beside it a picture where the rows were scored."""
-    machine = summarise_machine()
+def write_page(name: str) -> None:
+    """Write `docs/<name>.md` from stored figures, and beside it a picture where the rows were scored."""
+    stored = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    machine = stored["machine"]
+    refused = [row for row in stored["rows"] if "refused" in row]
+    rows = [row for row in stored["rows"] if "refused" not in row]
     judged = any("val_auroc" in row for row in rows)
     text = [
-        f"# {name.replace('-', ' ').capitalize()}",
+        f"# {' '.join(['Compression:', *name.split('-')[1:]])}",
+        "",
+        f"`{stored['command']}`",
         "",
         "Made by `benchmarks/compression.py`; all figures, rounds and versions are in "
         f"`benchmarks/{FOLDER.name}/{name}.json`. {machine['processor']}, {machine['cores']} cores, one thread, one "
@@ -38,7 +47,15 @@ def write_page(name: str, rows: Sequence[Row], refused: Sequence[Mapping[str, st
         "",
     ]
     if judged:
-        text += [f"![{name}]({name}.svg)", ""]
+        count = sum("test_verdict" in row for row in rows)
+        text += [
+            "AUROCs are of what each row itself answered, differences and verdicts (margin 0.02, paired by patient) to "
+            f"the first row; verdicts on the test split, corrected for its {count} comparisons by Holm's method. "
+            "`the same`: no resample differs. Decisions are compared with the first row's on validation.",
+            "",
+            f"![{name}]({name}.svg)",
+            "",
+        ]
         _draw(DOCS / f"{name}.svg", rows)
     text += _table(rows, judged=judged)
     text += [f"- `{one['model']}` {one['refused']} was not published: {one['why']}" for one in refused]
@@ -52,7 +69,6 @@ def _table(rows: Sequence[Row], *, judged: bool) -> list[str]:
         columns += [
             "validation AUROC",
             "difference",
-            "verdict",
             "test AUROC",
             "difference",
             "verdict",
@@ -65,12 +81,17 @@ def _table(rows: Sequence[Row], *, judged: bool) -> list[str]:
         cells = [row["model"], row["form"], megabytes, f"{row['cpu_ms']:.2f}", fast]
         if judged:
             cells += [
-                *(_score(row.get("val_auroc")), _change(row.get("val_difference")), row.get("val_verdict", "")),
-                *(_score(row.get("test_auroc")), _change(row.get("test_difference")), row.get("test_verdict", "")),
+                *(_score(row.get("val_auroc")), _change(row.get("val_difference"))),
+                *(_score(row.get("test_auroc")), _change(row.get("test_difference")), _verdict(row)),
                 f"{row['val_same_decisions']:.1%}" if "val_same_decisions" in row else "",
             ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _verdict(row: Row) -> str:
+    word: str = row.get("test_verdict", "")
+    return "the same" if word == "undefined" else word
 
 
 def _score(values: Sequence[float] | None) -> str:
@@ -113,3 +134,7 @@ def _draw(path: Path, rows: Sequence[Row]) -> None:
 def _kind(model: str) -> str:
     kind = "full" if base_cut(model) == "full" else "cut"
     return f"{kind}, narrower or smaller" if is_variant(model) else kind
+
+
+if __name__ == "__main__":
+    write_page(sys.argv[1])
