@@ -52,6 +52,7 @@ def test_an_empty_folder(search: Run, tmp_path: Path) -> None:
     assert_refused(search("--data", tmp_path / "empty"), 3, "empty")
 
 
+@pytest.mark.slow
 def test_data_that_are_not_there(search: Run, tmp_path: Path) -> None:
     assert_refused(search("--data", tmp_path / "nowhere"), 2, "nowhere", "does not exist")
 
@@ -109,11 +110,18 @@ def test_an_unknown_backbone(search: Run, images: Path) -> None:
     assert_refused(search("--data", images, "--backbone", "resnet17"), 2, "resnet17", "did you mean resnet18")
 
 
+@pytest.mark.slow
 def test_an_unknown_cut(search: Run, images: Path) -> None:
     assert_refused(search("--data", images, "--cuts", "layer9"), 2, "layer9", "layer4.1")
 
 
-@pytest.mark.parametrize("flag", ["--strategy", "--policy", "--profile-target", "--executor"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--strategy",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("--policy", "--profile-target", "--executor")),
+    ],
+)
 def test_an_unknown_plug_in(search: Run, images: Path, flag: str) -> None:
     assert_refused(search("--data", images, flag, "magic"), 2, "magic")
 
@@ -137,9 +145,9 @@ def test_places_to_train_that_do_not_go_together(search: Run, images: Path, give
         ("full,magic", ("magic", "full")),
         ("full,l2-sp?alfa=1", ("alfa", "alpha")),
         ("full,l2-sp,full", ("'full'", "twice")),
-        ("distill?teacher=magic", ("magic",)),
+        pytest.param("distill?teacher=magic", ("magic",), marks=pytest.mark.slow),
         ("full,lwft?freeze=layer9", ("layer9", "layer4.1")),
-        ("transfusion?upto=layer9", ("layer9", "layer4.1")),
+        pytest.param("transfusion?upto=layer9", ("layer9", "layer4.1"), marks=pytest.mark.slow),
     ],
 )
 def test_a_list_of_strategies_with_a_bad_one(search: Run, images: Path, given: str, words: tuple[str, ...]) -> None:
@@ -153,6 +161,7 @@ def test_weights_of_another_network(search: Run, images: Path) -> None:
     assert_refused(search("--data", images, "--weights", weights), 2, "conv1.weight", "squeezenet1_1")
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_weights(search: Run, images: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_text("hello")
     assert_refused(search("--data", images, "--weights", tmp_path / "weights.pth"), 2, "weights.pth")
@@ -162,6 +171,7 @@ def test_an_output_folder_that_cannot_be_written(search: Run, images: Path) -> N
     assert_refused(search("--data", images, "-o", "/proc/ttl-deploy-run"), 74, "/proc/ttl-deploy-run", "writable")
 
 
+@pytest.mark.slow
 def test_an_output_folder_below_a_file(search: Run, images: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_refused(search("--data", images, "-o", tmp_path / "file" / "run"), 74, "file")

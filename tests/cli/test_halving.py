@@ -18,6 +18,9 @@ SEARCH = (
 )
 
 
+pytestmark = pytest.mark.slow  # the policy itself is in tests/contracts/test_policies.py
+
+
 @pytest.fixture(scope="module")
 def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished halving search."""
@@ -50,7 +53,6 @@ def test_those_that_rest_for_ever_are_on_no_front_and_the_report_is_made(ttl_dep
 
 
 @pytest.mark.parametrize("moment", ["trials/*/metrics.jsonl", "trials/*/predictions_val-epoch2.npz"])
-@pytest.mark.slow
 def test_a_halving_search_that_was_killed_ends_as_an_uninterrupted_one(
     run: Path, cache: Path, tmp_path: Path, moment: str
 ) -> None:

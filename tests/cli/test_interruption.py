@@ -104,6 +104,7 @@ def test_an_interrupted_search_says_how_to_resume(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again(
     start: Callable[[], "subprocess.Popen[str]"], tmp_path: Path, run_folder: Path
 ) -> None:

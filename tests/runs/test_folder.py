@@ -45,6 +45,9 @@ CHANGED = {
     "max_params": 7,
     "max_macs": 9,
     "margin": 0.05,
+    "image_sizes": (16,),
+    "widths": (0.5,),
+    "speedups": (2.0,),
 }
 OLD_POINT = {
     "cut": "a",
