@@ -36,6 +36,7 @@ def foretell(*arguments: str, here: Path, cache: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy", [name if name == "guided" else pytest.param(name, marks=pytest.mark.slow) for name in POLICIES]
 )

@@ -82,6 +82,7 @@ def test_an_exit_is_exported_and_makes_the_decisions_of_the_joint_network(ttl_de
     assert verified["parity"]["decisions_flipped"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [

@@ -88,6 +88,7 @@ def test_the_interval_covers_by_patient_and_not_by_image_and_the_verdict_is_rare
     assert found.wrongly_inferior <= 0.05
 
 
+@pytest.mark.slow
 def test_any_wrong_verdict_over_four_models_is_as_rare():
     found = repeat(200, models=4, per_patient=2)
     assert found.wrongly_non_inferior <= 0.05

@@ -349,6 +349,7 @@ def test_a_cluster_of_its_own_is_quiet_and_ends_with_the_executor() -> None:
         RayExecutor(address=address)
 
 
+@pytest.mark.slow
 def test_the_tasks_of_a_node_that_dies_go_to_another(
     executor: Watched, cluster: Cluster, tasks: list[Task], undisturbed: Facts
 ) -> None:
