@@ -45,20 +45,14 @@ def run(
     from ttl_deploy.runtime.tensorrt.engines import build_beside, for_this_machine
     from ttl_deploy.runtime.tensorrt.flavours import choose_flavour
 
-    from .engine_options import read_request
+    from .engine_options import read_request, typed_options
     from .progress import say
     from .runs import artifact_path
 
     opened = open_artifact(artifact_path(artifact))
-    given = {
-        "batch": batch,
-        "workspace": workspace,
-        "builder_level": builder_level,
-        "timing_cache": timing_cache,
-        "version_compatible": version_compatible,
-        "hardware_compatible": hardware_compatible,
-        "compute_capabilities": compute_capability,
-    }
+    given = typed_options(
+        batch, workspace, builder_level, timing_cache, version_compatible, hardware_compatible, compute_capability
+    )
     request = for_this_machine(read_request(flavour or choose_flavour(), given))
     manifest = build_beside(opened, request, timeout_s=timeout, say=say)
     if as_json:

@@ -42,7 +42,16 @@ CapabilityOption = Annotated[
         help="Engine: GPUs to build for ahead of time, such as 8.6,8.9, or current (rtx) [8.0 and later].",
     ),
 ]
+_NAMES = (
+    "batch", "workspace", "builder_level", "timing_cache", "version_compatible", "hardware_compatible",
+    "compute_capabilities",
+)  # fmt: skip # one name per line would be longer than what it says
 _DEFAULTS = {"batch": BATCH, "hardware_compatible": "none"}
+
+
+def typed_options(*values: Any) -> dict[str, Any]:
+    """Name the values of the options above, given in the order in which they stand above."""
+    return dict(zip(_NAMES, values, strict=True))
 
 
 def any_given(options: Mapping[str, Any]) -> bool:

@@ -87,20 +87,14 @@ def run(
     from ttl_deploy.errors import UnknownNameError, UsageError
     from ttl_deploy.records import codec
 
-    from .engine_options import any_given, read_request
+    from .engine_options import any_given, read_request, typed_options
     from .progress import say, show_stages
     from .runs import run_folder
     from .tables import print_artifact, print_engines
 
-    given = {
-        "batch": batch,
-        "workspace": workspace,
-        "builder_level": builder_level,
-        "timing_cache": timing_cache,
-        "version_compatible": version_compatible,
-        "hardware_compatible": hardware_compatible,
-        "compute_capabilities": compute_capability,
-    }
+    given = typed_options(
+        batch, workspace, builder_level, timing_cache, version_compatible, hardware_compatible, compute_capability
+    )
     if format != "trt" and (flavour or target or any_given(given)):
         raise UsageError(f"--flavour, --target and the options of engines go with --format trt, not with {format}")
     if target not in (None, "jetpack5"):

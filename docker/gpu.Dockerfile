@@ -21,7 +21,7 @@ LABEL org.opencontainers.image.title="ttl-deploy (GPU)" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 RUN useradd --create-home --uid 10001 --shell /usr/sbin/nologin ttl \
-    && install --directory --owner=ttl --group=ttl /cache /runs /work
+    && install --directory --owner=ttl --group=ttl /cache /runs /out
 COPY --from=build /opt/ttl-deploy /opt/ttl-deploy
 ENV PATH=/opt/ttl-deploy/bin:$PATH \
     TTL_DEPLOY_CACHE=/cache \
@@ -31,7 +31,7 @@ ENV PATH=/opt/ttl-deploy/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001
-WORKDIR /work
+WORKDIR /out
 VOLUME ["/cache", "/runs"]
 HEALTHCHECK --interval=10m --timeout=2m --start-period=1m CMD ["ttl-deploy", "doctor"]
 ENTRYPOINT ["ttl-deploy"]

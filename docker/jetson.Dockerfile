@@ -31,7 +31,7 @@ RUN apt-get update \
         python3-libnvinfer="${TENSORRT}" \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 --groups video --shell /usr/sbin/nologin ttl \
-    && install --directory --owner=ttl --group=ttl /cache /work
+    && install --directory --owner=ttl --group=ttl /cache /out
 COPY --from=build /opt/ttl-deploy /opt/ttl-deploy
 ENV PATH=/opt/ttl-deploy/bin:$PATH \
     TTL_DEPLOY_CACHE=/cache \
@@ -40,7 +40,7 @@ ENV PATH=/opt/ttl-deploy/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001
-WORKDIR /work
+WORKDIR /out
 VOLUME ["/cache"]
 HEALTHCHECK --interval=10m --timeout=2m --start-period=1m CMD ["ttl-deploy", "doctor"]
 ENTRYPOINT ["ttl-deploy"]

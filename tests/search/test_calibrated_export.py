@@ -106,16 +106,16 @@ def write_trial(
         key=trial.key, cut=CUT, strategy="full", seed=0, best_epoch=0, epochs_run=1, val_auroc=0.8, params=1,
         weights_sha256=save_weights(model, folder / "best.safetensors"), weights_note="", precision="fp32",
         device="cpu", seconds=1.0,
-    )  # fmt: skip
+    )  # fmt: skip # a table of fields
     score = Score(
         metric="auroc", split="val", value=0.8, low=None, high=None, level=0.95, images=1, patients=1,
         per_class=(0.8,), defined=1, method="",
-    )  # fmt: skip
+    )  # fmt: skip # a table of fields
     point = FrontPoint(
         name=CUT, cut=CUT, strategy="full", params=1, macs=1, layers=1, params_share=1.0, macs_share=1.0,
         latency_s=None, latency_noise_s=None, validation=(score,), test=(), seeds=(0,), seed_values=(0.8,),
         to_best=None, on_front=(),
-    )  # fmt: skip
+    )  # fmt: skip # a table of fields
     choice = Choice(
         cut=CUT, strategy="full", seed=0, rule="best", max_latency_s=None, max_params=None, max_macs=None, sentence=""
     )
@@ -230,6 +230,16 @@ def test_without_calibration_and_by_argmax_the_file_is_as_before(
     np.testing.assert_array_equal(given, softmax(logits[rows]))
     assert verify(artifact, labelled(manifest, "test")).passed
     assert "were not calibrated" in (shipped.folder / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_a_tensorrt_without_metadata_stands_in_no_ones_way(
+    laid_out: tuple[RunFolder, NDArray[np.float32], Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("")  # as JetPack's own, which is no installed distribution
+    monkeypatch.syspath_prepend(str(tmp_path))
+    versions = ship(laid_out[0]).manifest.versions
+    assert "tensorrt" not in versions
+    assert versions["onnx"]
 
 
 def test_a_rule_that_makes_no_sense_is_refused_before_anything_is_exported(

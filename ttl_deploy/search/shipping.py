@@ -4,7 +4,6 @@ import platform
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from ttl_deploy.records.models import ModelSpec
 from ttl_deploy.records.scores import Choice, Comparison, FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy.runtime.extras import installed_version
 from ttl_deploy.search import calibrating, findings, proving, qat
 from ttl_deploy.search.calibrating import Settled
 from ttl_deploy.search.findings import Found
@@ -309,9 +309,9 @@ def _scored_splits(run: RunFolder, key: str) -> tuple[Split, ...]:
 
 def _versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
-    optional = tuple(name for name in _OPTIONAL if find_spec(name.replace("-", "_")) is not None)
+    optional = {name: found for name in _OPTIONAL if (found := installed_version(name))}
     own = {"ttl-deploy": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in (*packages, *optional)}
+    return own | {name: version(name) for name in packages} | optional
 
 
 def _check_images(cache: PixelCache, data: Manifest) -> NDArray[np.uint8]:

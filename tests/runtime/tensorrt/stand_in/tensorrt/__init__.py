@@ -34,7 +34,7 @@ class ILogger:
         pass
 
     def log(self, severity, msg):
-        raise NotImplementedError
+        raise NotImplementedError("the real ILogger is abstract too: a subclass logs")
 
 
 class NetworkDefinitionCreationFlag(enum.IntEnum):
