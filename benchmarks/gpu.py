@@ -40,7 +40,7 @@ from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import TargetUnavailableError
 from ttl_deploy.models.cost.training_memory import estimate_training_bytes
 from ttl_deploy.records.artifacts import VerifyReport
-from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.data import DecodeSettings, Reading
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.trials import Augmentation, SearchSettings, TrainSettings, Trial
 from ttl_deploy.runs.folder import RunFolder
@@ -251,7 +251,7 @@ def measure_all(given: argparse.Namespace, size: Size, device: torch.device, fol
         settings = describe_search(given.data, given.weights or "imagenet", size, backbone=given.backbone)
         decode = replace(settings.decode, image_size=given.image_size)
         runs.append(RunFolder(folder / "given"))
-        yield search(replace(settings, decode=decode, label_col=given.label_col), runs[-1], device)
+        yield search(replace(settings, decode=decode, reading=Reading(label_col=given.label_col)), runs[-1], device)
     with devices.repeatable(usable_cores()):
         for run in runs:
             yield from agree(run, size, device)

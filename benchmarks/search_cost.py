@@ -27,7 +27,7 @@ from ttl_deploy.evidence import intervals
 from ttl_deploy.files import publish_text
 from ttl_deploy.records import codec
 from ttl_deploy.records.candidates import JOINT, Candidate
-from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.data import DecodeSettings, Reading
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.probe import Probe
 from ttl_deploy.records.trials import Profile, SearchSettings, TrainSettings, TrialResult
@@ -69,7 +69,7 @@ def list_tasks(given: argparse.Namespace) -> Iterator[Task]:
     common = SearchSettings(
         backbone="mobilenet_v2",
         data=str(given.cxr),
-        label_col="subtype",
+        reading=Reading(label_col="subtype"),
         weights=str(given.mobilenet),
         cuts=CUTS,
         seeds=tuple(range(given.seeds)),
@@ -80,7 +80,7 @@ def list_tasks(given: argparse.Namespace) -> Iterator[Task]:
     )
     yield Task(title="chest X-rays, three classes", settings=common)
     phantom = f"phantom:pair?patients={given.images}&size={given.image_size}&seed=1"
-    yield Task(title="pair phantom", settings=replace(common, data=phantom, label_col="label", limit_train=None))
+    yield Task(title="pair phantom", settings=replace(common, data=phantom, reading=Reading(), limit_train=None))
 
 
 def search(task: Task, name: str, parent: Path, command: str) -> RunFolder:

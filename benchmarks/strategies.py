@@ -20,7 +20,7 @@ from results import store
 from scoring import score_test, test_all
 
 from ttl_deploy.files import publish_text
-from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.data import DecodeSettings, Reading
 from ttl_deploy.records.scores import Score
 from ttl_deploy.records.trials import SearchSettings, TrainSettings, TrialFailure, TrialResult
 from ttl_deploy.runs.folder import RunFolder
@@ -67,7 +67,7 @@ def list_cases(given: argparse.Namespace) -> Iterator[Case]:
                 backbone=backbone,
                 data=str(data),
                 weights=str(file),
-                label_col=label_col,
+                reading=Reading(label_col=label_col),
                 cuts=CUTS[backbone],
                 strategies=STRATEGIES[backbone],
                 seeds=tuple(range(given.seeds)),

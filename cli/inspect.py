@@ -5,6 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .reading_options import (
+    Blank,
+    ClassMap,
+    ImageCol,
+    ImageRoot,
+    LabelCol,
+    Labels,
+    MaxBad,
+    PatientCol,
+    SplitCol,
+    Uncertain,
+    read_reading,
+)
+
 if TYPE_CHECKING:
     from ttl_deploy.records.inspection import Inspection, NearDuplicates, Spread
 
@@ -15,7 +29,16 @@ _NAMED = 5
 
 def run(
     data: Annotated[str, typer.Argument(help="Folder, table, or phantom[:kind].")],
-    label_col: Annotated[str, typer.Option(help="Column of the labels in a table.")] = "label",
+    image_col: ImageCol = None,
+    label_col: LabelCol = None,
+    patient_col: PatientCol = None,
+    split_col: SplitCol = None,
+    label: Labels = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
+    class_map: ClassMap = None,
+    image_root: ImageRoot = None,
+    max_bad: MaxBad = None,
     val_fraction: Annotated[float, typer.Option(help="Share of the images for validation, where made here.")] = 0.15,
     test_fraction: Annotated[float, typer.Option(help="Share of the images for the test, where made here.")] = 0.15,
     split_seed: Annotated[int, typer.Option(help="Seed of the splits made here.")] = 0,
@@ -28,6 +51,7 @@ def run(
 
     Splits and checks are those of `search`. Paths and patients' ids appear in the output: keep it where the data are.
     """
+    options = dict(locals())
     from ttl_deploy.records import codec
     from ttl_deploy.search.inspection import inspect_data
 
@@ -36,7 +60,7 @@ def run(
     with show_stages(enabled=progress) as step:
         found = inspect_data(
             data,
-            label_col=label_col,
+            reading=read_reading(options),
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,

@@ -5,6 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .reading_options import (
+    Blank,
+    ClassMap,
+    ImageCol,
+    ImageRoot,
+    LabelCol,
+    Labels,
+    MaxBad,
+    PatientCol,
+    SplitCol,
+    Uncertain,
+)
+
 if TYPE_CHECKING:
     from ttl_deploy.records.scores import Score
 
@@ -20,7 +33,16 @@ def run(
     ] = None,
     cuts: Annotated[str, typer.Option(help="all, stages, or names separated by commas.")] = "all",
     image_size: Annotated[int | None, typer.Option(help="Side of the square image in pixels [224].")] = None,
-    label_col: Annotated[str | None, typer.Option(help="Column of the labels in a table [label].")] = None,
+    image_col: ImageCol = None,
+    label_col: LabelCol = None,
+    patient_col: PatientCol = None,
+    split_col: SplitCol = None,
+    label: Labels = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
+    class_map: ClassMap = None,
+    image_root: ImageRoot = None,
+    max_bad: MaxBad = None,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Use at most so many training images.")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of the splits made here [0].")] = None,
     pool: Annotated[str | None, typer.Option(help="avg, max, avgmax, gem or flatten [avg].")] = None,

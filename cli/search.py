@@ -10,6 +10,18 @@ import typer
 
 from ttl_deploy.errors import UsageError
 
+from .reading_options import (
+    Blank,
+    ClassMap,
+    ImageCol,
+    ImageRoot,
+    LabelCol,
+    Labels,
+    MaxBad,
+    PatientCol,
+    SplitCol,
+    Uncertain,
+)
 from .settings import (
     build_settings,
     parse_cuts,
@@ -41,7 +53,8 @@ def run(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Class folders, a folder with labels.csv, a CSV file, or phantom[:KIND].")
+        str | None,
+        typer.Option(help="Class folders, a table, a public set as downloaded (docs/data.md), or phantom[:KIND]."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/BACKBONE-DATA-HASH].")
@@ -71,7 +84,16 @@ def run(
         typer.Option(help="The same by latency measured here: 2x takes the width that makes a finalist twice as fast."),
     ] = None,
     fit: Annotated[str | None, typer.Option(help="pad, stretch or crop to the square [pad].")] = None,
-    label_col: Annotated[str | None, typer.Option(help="Column of the table that is the label [label].")] = None,
+    image_col: ImageCol = None,
+    label_col: LabelCol = None,
+    patient_col: PatientCol = None,
+    split_col: SplitCol = None,
+    label: Labels = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
+    class_map: ClassMap = None,
+    image_root: ImageRoot = None,
+    max_bad: MaxBad = None,
     val_fraction: Annotated[float | None, typer.Option(help="Share of patients for validation [0.15].")] = None,
     test_fraction: Annotated[float | None, typer.Option(help="Share of patients for the test [0.15].")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of splits that are made here [0].")] = None,

@@ -15,6 +15,8 @@ from ttl_deploy.records.stages import STAGES
 from ttl_deploy.records.trials import Augmentation, Loss, Sampling, SearchSettings, TrainSettings
 
 from .quantities import parse_count, parse_duration_s
+from .reading_options import OPTIONS as READING_OPTIONS
+from .reading_options import read_reading
 
 T = TypeVar("T")
 _DECODE = {field.name for field in dataclasses.fields(DecodeSettings)}
@@ -22,6 +24,7 @@ _TRAIN = {field.name for field in dataclasses.fields(TrainSettings)} - {"augment
 _AUGMENT = {field.name for field in dataclasses.fields(Augmentation)}
 _SEARCH = {field.name for field in dataclasses.fields(SearchSettings)} - {
     "decode",
+    "reading",
     "train",
     "strategies",
     "image_sizes",
@@ -32,7 +35,7 @@ _SEARCH = {field.name for field in dataclasses.fields(SearchSettings)} - {
     "max_macs",
 }
 _LIMITS = {"max_latency", "max_params", "max_macs"}
-OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS | {"strategy", "width", "speedup"}
+OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS | READING_OPTIONS | {"strategy", "width", "speedup"}
 """All names a config file may use; they are the flags' names with underscores."""
 
 
@@ -56,7 +59,8 @@ def build_settings(given: Mapping[str, Any], *, config: Path | None) -> SearchSe
             "widths": _as_tuple(merged.get("width", ())),
             "speedups": _as_tuple(merged.get("speedup", ())),
         }
-        fields = _only(merged, _SEARCH) | {"decode": decode, "train": train} | strategies | axes | _limits(merged)
+        parts = {"decode": decode, "train": train, "reading": read_reading(merged)}
+        fields = _only(merged, _SEARCH) | parts | strategies | axes | _limits(merged)
         settings = _convert(SearchSettings, fields)
     except (msgspec.ValidationError, ValueError) as error:
         raise UsageError(f"cannot use these settings: {error}") from error

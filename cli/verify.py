@@ -6,6 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .reading_options import (
+    Blank,
+    ClassMap,
+    ImageCol,
+    ImageRoot,
+    LabelCol,
+    Labels,
+    MaxBad,
+    PatientCol,
+    SplitCol,
+    Uncertain,
+    read_reading,
+)
+
 if TYPE_CHECKING:
     from ttl_deploy.records.trials import SearchSettings
 
@@ -15,7 +29,16 @@ NAME = "verify"
 def run(
     artifact: Annotated[Path | None, typer.Argument(help="Artifact, or run folder with one [the newest].")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled images to verify with [the run's own data].")] = None,
-    label_col: Annotated[str | None, typer.Option(help="Column that is the label [as in the run].")] = None,
+    image_col: ImageCol = None,
+    label_col: LabelCol = None,
+    patient_col: PatientCol = None,
+    split_col: SplitCol = None,
+    label: Labels = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
+    class_map: ClassMap = None,
+    image_root: ImageRoot = None,
+    max_bad: MaxBad = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -33,6 +56,7 @@ def run(
     torch. Exit code 4 if they differ by more than the limit or a decision flips; below fp32, if the gate that the
     artifact carries does not hold (docs/precision.md).
     """
+    options = dict(locals())
     import platform
     import re
 
@@ -56,7 +80,7 @@ def run(
     if target is None and opened.target_note:
         say(opened.target_note)
     with show_steps(f"verifying {opened.manifest.name} with {source}") as update:
-        images = _labelled_images(opened, source, split=split, label_col=label_col, settings=settings, update=update)
+        images = _labelled_images(opened, source, split=split, options=options, settings=settings, update=update)
         report = verify(opened, images, target=target, threads=threads)
     if owner:
         folder = make_folder(owner.bench(re.sub(r"[^A-Za-z0-9.-]+", "_", platform.node() or "unknown")))
@@ -74,7 +98,7 @@ def _labelled_images(
     source: str,
     *,
     split: str | None,
-    label_col: str | None,
+    options: Mapping[str, Any],
     settings: "SearchSettings | None",
     update: Any,
 ) -> Any:
@@ -94,7 +118,7 @@ def _labelled_images(
         if settings
         else {}
     )
-    manifest = prepare(source, label_col=label_col or (settings.label_col if settings else "label"), **same)
+    manifest = prepare(source, reading=read_reading(options, like=settings.reading if settings else None), **same)
     if split is None:
         known = artifact.references()
         recorded = {sample.split for sample in manifest.samples if sample.sha256 in known}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy.errors import MissingExtraError, UnknownNameError
 from ttl_deploy.records.artifacts import ArtifactManifest, CalibrationImages, Gate, Precision
-from ttl_deploy.records.data import DataWarning, Split
+from ttl_deploy.records.data import DataWarning, Finding, Reading, Split
 from ttl_deploy.records.quantisation import Finetuning
 
 _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -136,11 +136,12 @@ Progress = Callable[[str, int, int], None]
 class RawSample:
     """A row as its source states it: nothing hashed, nothing split yet.
 
-    `path` is relative to the root, with forward slashes; None stands for what the source does not say.
+    `path` is relative to the root, with forward slashes; None stands for what the source does not say. `label` is
+    the image's class; where it can have several, what the source says of each finding, the same ones in every row.
     """
 
     path: str
-    label: str
+    label: str | Mapping[str, Finding]
     patient_id: str | None = None
     split: Split | None = None
     extra: dict[str, str] = field(default_factory=dict)
@@ -163,8 +164,12 @@ class Reader(Protocol):
         """Tell cheaply whether `data` (a path, or a built-in's name) is of this kind."""
         ...
 
-    def read(self, data: str, *, label_col: str, progress: Progress | None = None) -> RawData:
-        """Return the rows; raises `DataError` with file, row and column."""
+    def read(self, data: str, reading: Reading, *, progress: Progress | None = None) -> RawData:
+        """Return the rows; raises `DataError` with file, row and column.
+
+        A reader uses the columns and the `image_root` that `reading` names; classes are chosen, grouped and
+        uncertain findings decided on after it, the same way for all readers.
+        """
         ...
 
 

@@ -11,10 +11,11 @@ from ttl_deploy.data.manifest import prepare
 from ttl_deploy.data.traits import look_at
 from ttl_deploy.errors import LeakageError, UnreadableImageError
 from ttl_deploy.records import codec
+from ttl_deploy.records.data import Reading
 from ttl_deploy.records.inspection import Inspection
 from ttl_deploy.search.inspection import describe_alarm, examine_confounding, inspect_data
 
-SETTINGS = {"label_col": "label", "val_fraction": 0.15, "test_fraction": 0.15, "split_seed": 0, "image_size": 64}
+SETTINGS = {"reading": Reading(), "val_fraction": 0.15, "test_fraction": 0.15, "split_seed": 0, "image_size": 64}
 SPLITS = ("train", "train", "val", "test")
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttl_deploy.data import fingerprint, limit_train, load_manifest, prepare, save_manifest
+from ttl_deploy.data.labelling import order_classes
 from ttl_deploy.data.leakage import check
-from ttl_deploy.data.manifest import order_classes
 from ttl_deploy.errors import DataError, LabelError, LeakageError, StorageError, UsageError
 from ttl_deploy.files import sha256_file
 from ttl_deploy.records.data import DataWarning, Manifest, Sample

@@ -11,7 +11,7 @@ from ttl_deploy.data import open_cache, prepare
 from ttl_deploy.data.phantom import PHANTOM_KINDS, PhantomSettings, draw_phantom
 from ttl_deploy.data.readers.phantom import materialise, parse_phantom
 from ttl_deploy.errors import UnknownNameError, UsageError
-from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.data import DecodeSettings, Reading
 
 
 def films(kind="blob", **settings):
@@ -113,7 +113,7 @@ def test_what_is_read_is_what_was_drawn():
 
 
 def test_another_column_can_be_the_label():
-    assert prepare("phantom?patients=16&size=32", label_col="sex").classes == ("F", "M")
+    assert prepare("phantom?patients=16&size=32", reading=Reading(label_col="sex")).classes == ("F", "M")
 
 
 def test_a_second_call_draws_nothing(monkeypatch):

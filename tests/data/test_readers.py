@@ -9,14 +9,15 @@ from ttl_deploy.data import prepare
 from ttl_deploy.data.readers.folder import FolderReader
 from ttl_deploy.data.readers.table import TableReader
 from ttl_deploy.errors import DataError, LabelError, UnreadableImageError, UsageError
+from ttl_deploy.records.data import Reading
 
 
 def read_folder(path):
-    return FolderReader().read(str(path), label_col="label")
+    return FolderReader().read(str(path), Reading())
 
 
 def read_table(path, label_col="label"):
-    return TableReader().read(str(path), label_col=label_col)
+    return TableReader().read(str(path), Reading(label_col=label_col))
 
 
 # folders
@@ -86,7 +87,7 @@ def test_a_folder_without_images_says_what_was_expected(tmp_path):
 def test_a_label_column_of_a_folder_without_a_table_is_a_usage_error(tmp_path, draw):
     draw(tmp_path / "cat" / "a.png", 1)
     with pytest.raises(UsageError, match="--label-col subtype"):
-        prepare(str(tmp_path), label_col="subtype")
+        prepare(str(tmp_path), reading=Reading(label_col="subtype"))
 
 
 def test_a_path_that_does_not_exist_is_a_usage_error(tmp_path):

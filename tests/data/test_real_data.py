@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ttl_deploy.data import fingerprint, limit_train, prepare
+from ttl_deploy.records.data import Reading
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -26,7 +27,7 @@ def test_chest_radiographs_keep_their_test_split_and_lose_no_patient():
 
 @pytest.mark.skipif(not (SHARED / "data/cxr_kermany").exists(), reason="needs the shared data")
 def test_another_label_column_gives_three_classes_and_keeps_the_first():
-    manifest = prepare(str(SHARED / "data/cxr_kermany"), label_col="subtype")
+    manifest = prepare(str(SHARED / "data/cxr_kermany"), reading=Reading(label_col="subtype"))
     assert manifest.classes == ("bacteria", "normal", "virus")
     assert manifest.samples[0].extra == {"label": "NORMAL"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from ttl_deploy.errors import DataError, NoRunError, RunBusyError, RunMismatchError, StorageError
 from ttl_deploy.records import codec
-from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.data import DecodeSettings, Reading
 from ttl_deploy.records.trials import SearchSettings, TrainSettings
 from ttl_deploy.runs.folder import RunFolder, find_runs, newest_run
 from ttl_deploy.runs.older import upgrade_settings
@@ -29,7 +29,7 @@ CHANGED = {
     "warm_start": True,
     "seeds": (1, 2),
     "decode": DecodeSettings(image_size=64),
-    "label_col": "subtype",
+    "reading": Reading(label_col="subtype"),
     "val_fraction": 0.2,
     "test_fraction": 0.2,
     "split_seed": 3,
@@ -124,6 +124,15 @@ def test_a_run_from_before_several_strategies_loads_and_resumes(tmp_path: Path) 
         assert run.claim(replace(SETTINGS, strategies=("l2-sp",)), "again") is False
         with pytest.raises(RunMismatchError, match="strategies: l2-sp → full"):
             run.claim(SETTINGS, "again")
+
+
+@pytest.mark.parametrize(("old", "new"), [("label", ""), ("subtype", "subtype")])
+def test_a_run_from_before_readings_keeps_its_label_column(tmp_path: Path, old: str, new: str) -> None:
+    run = claimed(tmp_path / "run")
+    content = json.loads(run.config.read_text())
+    del content["reading"]
+    run.config.write_text(json.dumps({**content, "label_col": old}))
+    assert run.settings().reading == Reading(label_col=new)
 
 
 def test_a_run_from_before_verdicts_has_the_margin_of_compare_and_no_verdict(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.data import near_duplicates
+from ttl_deploy.data.labels import classes_of, name_label
 from ttl_deploy.data.traits import Traits
 from ttl_deploy.plugins import Progress
-from ttl_deploy.records.data import SPLITS, Manifest, Sample
+from ttl_deploy.records.data import SPLITS, Label, Manifest, Sample
 from ttl_deploy.records.inspection import Brightness, ExactCopies, ImageSizes, NearDuplicates, NearPair, Spread
 
 _KEPT_PAIRS = 1000
@@ -50,7 +51,7 @@ def measure_brightness(manifest: Manifest, positions: NDArray[np.intp], traits: 
     found = []
     for split in SPLITS:
         for number, label in enumerate(manifest.classes):
-            chosen = traits[[sample.split == split and sample.label == number for sample in samples]]
+            chosen = traits[[sample.split == split and number in classes_of(sample.label) for sample in samples]]
             some = len(chosen) > 0
             found.append(
                 Brightness(
@@ -138,17 +139,23 @@ def _kinds(manifest: Manifest, positions: Sequence[int]) -> NDArray[np.intp]:
         (
             [SPLITS.index(sample.split) for sample in samples],
             np.unique(patients, return_inverse=True)[1],
-            [sample.label for sample in samples],
+            _number_labels(samples),
         ),
         axis=1,
     )
+
+
+def _number_labels(samples: Sequence[Sample]) -> NDArray[np.intp]:
+    """Give equal labels equal numbers, `(n,)`."""
+    numbers: dict[Label, int] = {}
+    return np.array([numbers.setdefault(sample.label, len(numbers)) for sample in samples], dtype=np.intp)
 
 
 def _pair(manifest: Manifest, a: Sample, b: Sample, *, match: float) -> NearPair:
     return NearPair(
         paths=(a.path, b.path),
         splits=(a.split, b.split),
-        labels=(manifest.classes[a.label], manifest.classes[b.label]),
+        labels=(name_label(a.label, manifest.classes), name_label(b.label, manifest.classes)),
         patients=(a.patient_id, b.patient_id),
         match=match,
     )

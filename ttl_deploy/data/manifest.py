@@ -8,38 +8,19 @@ from pathlib import Path
 from ttl_deploy import plugins
 from ttl_deploy.data import leakage
 from ttl_deploy.data.hashes import hash_files
+from ttl_deploy.data.labelling import Labelled, label_rows
+from ttl_deploy.data.labels import classes_of
 from ttl_deploy.data.quirks import find_quirks
 from ttl_deploy.data.splits import assign_splits, choose_groups, group_samples
 from ttl_deploy.errors import DataError, LabelError, UsageError
 from ttl_deploy.plugins import Progress, RawData, RawSample
-from ttl_deploy.records.data import SPLITS, DataWarning, Manifest, Sample, Split
-
-# Of two classes the one called so is class 0, which leaves the finding as the positive class.
-_NORMAL_NAMES = frozenset(
-    (
-        "normal",
-        "negative",
-        "neg",
-        "no",
-        "none",
-        "0",
-        "false",
-        "absent",
-        "benign",
-        "healthy",
-        "control",
-        "controls",
-        "no finding",
-        "nofinding",
-        "uninfected",
-    )
-)
+from ttl_deploy.records.data import SPLITS, DataWarning, Manifest, Reading, Sample, Split
 
 
 def prepare(
     data: str,
     *,
-    label_col: str = "label",
+    reading: Reading | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     split_seed: int = 0,
@@ -47,18 +28,20 @@ def prepare(
 ) -> Manifest:
     """Read a data set, hash its files, check it, and make the splits that it lacks.
 
-    `data` is a folder, a table or a phantom (`readers/`). An official test split is kept; val, or
-    test, is carved out of train where it is missing, as a share of the images divided. Splits are
-    made by patient and by content. Samples are sorted by path, so the result does not depend on the
-    order of rows. Raises `DataError` and its kinds, or `UsageError` where `data` is nothing known.
+    `data` is what one of the `readers/` knows; `reading` says how its rows become labels. An official
+    test split is kept; val, or test, is carved out of train where it is missing, as a share of the
+    images divided. Splits are made by patient and by content. Samples are sorted by path, so the result
+    does not depend on the order of rows. Raises `DataError` and its kinds, or `UsageError` where `data`
+    is nothing known.
     """
     _check_fractions(val_fraction, test_fraction)
-    reader_name, raw = _read(data, label_col=label_col, progress=progress)
-    rows = sorted(raw.samples, key=lambda row: row.path)
-    classes = order_classes({row.label for row in rows}, source=data)
+    reading = reading or Reading()
+    reader_name, raw = _read(data, reading, progress=progress)
+    labelled = label_rows(sorted(raw.samples, key=lambda row: row.path), reading, source=data)
+    rows, classes = labelled.rows, labelled.classes
     hashes = hash_files(raw.root, [row.path for row in rows], progress=progress)
     patients_known = _patients_known(rows, source=data)
-    samples = _samples(rows, hashes, classes)
+    samples = _samples(labelled, hashes)
     official = _official_splits(rows, source=data)
     in_splits = [sample for sample, split in zip(samples, official, strict=True) if split]
     leakage.check(in_splits, patients_known=patients_known)
@@ -69,6 +52,7 @@ def prepare(
     leakage.check(samples, patients_known=patients_known)
     warnings = (
         *raw.warnings,
+        *labelled.warnings,
         *_made_warnings(made, seed=split_seed),
         *find_quirks(samples, classes, patients_known=patients_known),
     )
@@ -79,22 +63,9 @@ def prepare(
         classes=classes,
         samples=samples,
         patients_known=patients_known,
+        multilabel=labelled.multilabel,
         warnings=warnings,
     )
-
-
-def order_classes(labels: set[str], *, source: str = "the data set") -> tuple[str, ...]:
-    """Sort the class names, numbers as numbers; of two, a name such as `normal` or `0` comes first."""
-    if len(labels) < 2:
-        found = f"only the class {next(iter(labels))!r}" if labels else "no class"
-        raise DataError(f"{source} has {found}: a classifier needs images of at least two classes")
-    if all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    ordered = sorted(labels)
-    normal = [name for name in ordered if name.casefold().replace("_", " ").replace("-", " ") in _NORMAL_NAMES]
-    if len(ordered) == 2 and len(normal) == 1:
-        ordered.sort(key=lambda name: name != normal[0])
-    return tuple(ordered)
 
 
 def limit_train(manifest: Manifest, limit: int, seed: int) -> Manifest:
@@ -116,7 +87,7 @@ def limit_train(manifest: Manifest, limit: int, seed: int) -> Manifest:
         seed=seed,
     )
     kept = {train[i] for i in chosen}
-    missing = set(range(len(manifest.classes))) - {samples[i].label for i in chosen}
+    missing = _classes_in(samples) - _classes_in([samples[i] for i in chosen])
     if missing:
         name = manifest.classes[min(missing)]
         raise UsageError(f"--limit-train {limit} leaves no room for a whole patient of class {name!r}: raise it")
@@ -134,11 +105,11 @@ def share_train(manifest: Manifest, fraction: float, seed: int) -> Manifest:
     if fraction == 1:
         return manifest
     patients = _train_patients(manifest)
-    labels = [{manifest.samples[i].label for i in patient} for patient in patients]
+    labels = [_classes_in([manifest.samples[i] for i in patient]) for patient in patients]
     keys = [min(manifest.samples[i].sha256 for i in patient) for patient in patients]
     frequency = Counter(label for held in labels for label in held)
     chosen = choose_groups(
-        [min(held, key=lambda label: (frequency[label], label)) for held in labels],
+        [min(held, key=lambda label: (frequency[label], label), default=len(manifest.classes)) for held in labels],
         range(len(patients)),
         keys=keys,
         limit=max(round(fraction * len(patients)), 1),
@@ -175,12 +146,12 @@ def _check_fractions(val_fraction: float, test_fraction: float) -> None:
             raise UsageError(f"{name} = {fraction}; allowed are shares above 0 and below 0.5")
 
 
-def _read(data: str, *, label_col: str, progress: Progress | None) -> tuple[str, RawData]:
+def _read(data: str, reading: Reading, *, progress: Progress | None) -> tuple[str, RawData]:
     """Ask the readers in the order of their table."""
     for name in plugins.names("readers"):
         reader: plugins.Reader = plugins.load("readers", name)()
         if reader.recognises(data):
-            return name, reader.read(data, label_col=label_col, progress=progress)
+            return name, reader.read(data, reading, progress=progress)
     path = Path(data)
     if path.exists():
         raise UsageError(f"{data} is a file of an unknown kind: give a folder of images, or a .csv or .tsv table")
@@ -196,20 +167,19 @@ def _patients_known(rows: Sequence[RawSample], *, source: str) -> bool:
     return named > 0
 
 
-def _samples(rows: Sequence[RawSample], hashes: Sequence[str], classes: Sequence[str]) -> tuple[Sample, ...]:
+def _samples(labelled: Labelled, hashes: Sequence[str]) -> tuple[Sample, ...]:
     """Build samples, all with the same extra columns; the splits still to be set."""
-    number = {name: label for label, name in enumerate(classes)}
-    columns = tuple(dict.fromkeys(name for row in rows for name in row.extra))
+    columns = tuple(dict.fromkeys(name for row in labelled.rows for name in row.extra))
     return tuple(
         Sample(
             path=row.path,
-            label=number[row.label],
+            label=label,
             patient_id=row.patient_id if row.patient_id is not None else f"image-{sha256[:16]}",
             split=row.split or "train",
             sha256=sha256,
             extra={name: row.extra.get(name, "") for name in columns},
         )
-        for row, sha256 in zip(rows, hashes, strict=True)
+        for row, label, sha256 in zip(labelled.rows, labelled.labels, hashes, strict=True)
     )
 
 
@@ -256,8 +226,12 @@ def _with_made_splits(
     return tuple(result)
 
 
+def _classes_in(samples: Sequence[Sample]) -> set[int]:
+    return {number for sample in samples for number in classes_of(sample.label)}
+
+
 def _require_training_images(samples: Sequence[Sample], classes: Sequence[str]) -> None:
-    trained = {sample.label for sample in samples if sample.split == "train"}
+    trained = _classes_in([sample for sample in samples if sample.split == "train"])
     for label, name in enumerate(classes):
         if label not in trained:
             raise DataError(f"class {name!r} has no training images: add some, or leave the class out")

@@ -2,16 +2,31 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ttl_deploy.data.labels import classes_of, unknown_of
 from ttl_deploy.errors import DataError
 from ttl_deploy.files import escape_cell, make_folder, publish_text, sha256_bytes, unescape_cell
 from ttl_deploy.records import codec
-from ttl_deploy.records.data import SPLITS, DataFingerprint, DataWarning, Manifest, Sample, Split, SplitCount
+from ttl_deploy.records.data import (
+    ABSENT,
+    PRESENT,
+    SPLITS,
+    UNKNOWN,
+    DataFingerprint,
+    DataWarning,
+    Label,
+    Manifest,
+    Sample,
+    Split,
+    SplitCount,
+)
 
 _COLUMNS = ("path", "label", "patient_id", "split", "sha256")
+_MARKS = {PRESENT: "1", ABSENT: "0", UNKNOWN: "?"}
 _EXTRA = "extra:"  # keeps a table's own column `label` apart from ours
 CHECKS = (
     "every file was found and hashed",
@@ -38,7 +53,12 @@ def fingerprint(manifest: Manifest) -> DataFingerprint:
     """Identify a data set by content: equal for equal images, labels, splits and patients, wherever they lie."""
     lines = sorted(
         "\t".join(
-            (sample.sha256, manifest.classes[sample.label], sample.split, sha256_bytes(sample.patient_id.encode()))
+            (
+                sample.sha256,
+                _write_label(sample.label, manifest.classes),
+                sample.split,
+                sha256_bytes(sample.patient_id.encode()),
+            )
         )
         for sample in manifest.samples
     )
@@ -50,6 +70,7 @@ def fingerprint(manifest: Manifest) -> DataFingerprint:
         classes=manifest.classes,
         counts=tuple(_count(manifest, split) for split in SPLITS),
         patients_known=manifest.patients_known,
+        multilabel=manifest.multilabel,
     )
 
 
@@ -78,8 +99,9 @@ def load_manifest(folder: Path) -> Manifest:
         root=checks.root,
         reader=stored.reader,
         classes=stored.classes,
-        samples=_from_csv(folder / "manifest.csv", stored.classes),
+        samples=_from_csv(folder / "manifest.csv", stored),
         patients_known=stored.patients_known,
+        multilabel=stored.multilabel,
         warnings=checks.warnings,
     )
     if fingerprint(manifest) != stored:
@@ -91,12 +113,15 @@ def load_manifest(folder: Path) -> Manifest:
 
 def _count(manifest: Manifest, split: Split) -> SplitCount:
     samples = [manifest.samples[position] for position in manifest.of_split(split)]
-    labels = [sample.label for sample in samples]
+    present = Counter(number for sample in samples for number in classes_of(sample.label))
+    unknown = Counter(number for sample in samples for number in unknown_of(sample.label))
+    numbers = range(len(manifest.classes))
     return SplitCount(
         split=split,
         images=len(samples),
         patients=len({sample.patient_id for sample in samples}),
-        per_class=tuple(labels.count(label) for label in range(len(manifest.classes))),
+        per_class=tuple(present[number] for number in numbers),
+        unknown=tuple(unknown[number] for number in numbers) if manifest.multilabel else (),
     )
 
 
@@ -106,28 +131,41 @@ def _to_csv(manifest: Manifest) -> str:
     writer = csv.writer(text, lineterminator="\r\n")  # with "\n" alone, Python 3.11 leaves a lone "\r" unquoted
     writer.writerow((*_COLUMNS, *(_EXTRA + name for name in extra)))
     for sample in manifest.samples:
-        label = manifest.classes[sample.label]
+        label = _write_label(sample.label, manifest.classes)
         cells = (sample.path, label, sample.patient_id, sample.split, sample.sha256)
         writer.writerow([escape_cell(cell) for cell in (*cells, *(sample.extra[name] for name in extra))])
     return text.getvalue()
 
 
-def _from_csv(path: Path, classes: Sequence[str]) -> tuple[Sample, ...]:
+def _write_label(label: Label, classes: Sequence[str]) -> str:
+    """Write the class; of several per image a character for each, `1` present, `0` absent, `?` not known."""
+    return classes[label] if isinstance(label, int) else "".join(_MARKS[mark] for mark in label)
+
+
+def _read_label(text: str, stored: DataFingerprint) -> Label:
+    if not stored.multilabel:
+        return stored.classes.index(text)
+    marks = {character: mark for mark, character in _MARKS.items()}
+    if len(text) != len(stored.classes):
+        raise ValueError(f"the label {text!r} does not have one character for each of {len(stored.classes)} classes")
+    return tuple(marks[character] for character in text)
+
+
+def _from_csv(path: Path, stored: DataFingerprint) -> tuple[Sample, ...]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         names = [name.removeprefix(_EXTRA) for name in header[len(_COLUMNS) :]]
-        numbers = {name: label for label, name in enumerate(classes)}
-        return tuple(_sample([unescape_cell(cell) for cell in row], numbers, names) for row in rows)
+        return tuple(_sample([unescape_cell(cell) for cell in row], stored, names) for row in rows)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, KeyError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
-def _sample(row: Sequence[str], numbers: dict[str, int], names: Sequence[str]) -> Sample:
+def _sample(row: Sequence[str], stored: DataFingerprint, names: Sequence[str]) -> Sample:
     path, label, patient_id, split, sha256, *extra = row
     return Sample(
         path=path,
-        label=numbers[label],
+        label=_read_label(label, stored),
         patient_id=patient_id,
         split=SPLITS[SPLITS.index(split)],
         sha256=sha256,

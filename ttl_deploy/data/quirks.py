@@ -1,8 +1,9 @@
 """What does not stop a run and should be known when its numbers are read."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from ttl_deploy.data.labels import classes_of, name_label
 from ttl_deploy.records.data import SPLITS, DataWarning, Sample, Split
 
 _WORTH_NAMING_RATIO = 2.5
@@ -37,7 +38,7 @@ def _find_copies(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[
     )
     torn = [same for same in copies if len({sample.label for sample in same}) > 1]
     if torn:
-        named = " and ".join(f"{sample.path} ({classes[sample.label]})" for sample in torn[0][:4])
+        named = " and ".join(f"{sample.path} ({name_label(sample.label, classes)})" for sample in torn[0][:4])
         yield DataWarning(
             kind="conflicting-labels",
             message=f"{len(torn)} groups of byte-identical files have different labels; such as {named}",
@@ -45,7 +46,9 @@ def _find_copies(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[
 
 
 def _find_imbalance(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[DataWarning]:
-    counts = {split: Counter(sample.label for sample in samples if sample.split == split) for split in SPLITS}
+    by_split = {split: [sample for sample in samples if sample.split == split] for split in SPLITS}
+    counts = {split: Counter(n for sample in by_split[split] for n in classes_of(sample.label)) for split in SPLITS}
+    images = {split: len(by_split[split]) for split in SPLITS}
     for split in SPLITS:
         yield from _find_rare_classes(split, counts[split], classes)
     train = counts["train"]
@@ -57,7 +60,7 @@ def _find_imbalance(samples: Sequence[Sample], classes: Sequence[str]) -> Iterat
             message=f"train holds {ratio:.1f} times as many images of {classes[largest]!r} ({train[largest]}) "
             f"as of {classes[smallest]!r} ({train[smallest]})",
         )
-    yield from _find_shift(train, counts["test"], classes)
+    yield from _find_shift(counts, images, classes)
 
 
 def _find_rare_classes(split: Split, counts: Counter[int], classes: Sequence[str]) -> Iterator[DataWarning]:
@@ -71,11 +74,13 @@ def _find_rare_classes(split: Split, counts: Counter[int], classes: Sequence[str
             yield DataWarning(kind="few-images", message=f"{split} holds only {counts[label]} images of class {name!r}")
 
 
-def _find_shift(train: Counter[int], test: Counter[int], classes: Sequence[str]) -> Iterator[DataWarning]:
-    if not train or not test:
+def _find_shift(
+    counts: Mapping[Split, Counter[int]], images: Mapping[Split, int], classes: Sequence[str]
+) -> Iterator[DataWarning]:
+    if not images["train"] or not images["test"]:
         return
     for label, name in enumerate(classes):
-        before, after = train[label] / train.total(), test[label] / test.total()
+        before, after = (counts[split][label] / images[split] for split in ("train", "test"))
         if abs(after - before) >= _WORTH_NAMING_SHIFT:
             yield DataWarning(
                 kind="prevalence-shift",

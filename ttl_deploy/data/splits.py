@@ -7,8 +7,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.data.labels import classes_of
 from ttl_deploy.errors import DataError
-from ttl_deploy.records.data import Split
+from ttl_deploy.records.data import Label, Split
 
 SPLIT_WORDS: Mapping[str, Split] = MappingProxyType(
     {
@@ -46,7 +47,7 @@ def group_samples(patients: Sequence[str], hashes: Sequence[str]) -> list[int]:
 
 
 def assign_splits(
-    labels: Sequence[int],
+    labels: Sequence[Label],
     groups: Sequence[int],
     *,
     keys: Sequence[str],
@@ -58,13 +59,17 @@ def assign_splits(
 
     Greedy: each split first gets one small group of every class it lacks, rarest class first; the
     other groups, large ones first, go where the distance to the wanted class counts shrinks most.
-    `keys` (content hashes) make the result independent of the samples' order. Raises `DataError`
-    where a class has fewer groups than there are splits.
+    `keys` (content hashes) make the result independent of the samples' order. Where images can have several
+    classes, their number counts as one more class. Raises `DataError` where a class has fewer groups than there
+    are splits; of several per image, such a class goes where the others lead it.
     """
     members = _sorted_members(groups, keys, seed=seed)
     counts = _count_classes(labels, members, classes=len(classes))
     splits = tuple(fractions)
-    _require_groups(counts, splits, classes)
+    if counts.shape[1] == len(classes):
+        _require_groups(counts, splits, classes)
+    else:
+        counts = counts[:, counts.any(axis=0)]  # a class that no image has asks for nothing
     wanted = np.array([[fractions[split]] for split in splits]) * counts.sum(axis=0)
     chosen = _seed_classes(counts, len(splits))
     held = np.zeros_like(wanted)
@@ -82,12 +87,13 @@ def assign_splits(
 
 
 def choose_groups(
-    labels: Sequence[int], groups: Sequence[int], *, keys: Sequence[str], limit: int, seed: int
+    labels: Sequence[Label], groups: Sequence[int], *, keys: Sequence[str], limit: int, seed: int
 ) -> list[int]:
     """Return positions of at most `limit` samples: whole groups, classes in their old proportions."""
     members = _sorted_members(groups, keys, seed=seed)
-    counts = _count_classes(labels, members, classes=max(labels) + 1)
-    room = _share(counts.sum(axis=0), limit)
+    first = labels[0]
+    counts = _count_classes(labels, members, classes=len(first) if isinstance(first, tuple) else _top(labels) + 1)
+    room = _share(counts.sum(axis=0), limit / len(labels))
     kept: list[int] = []
     for positions, count in zip(members, counts, strict=True):
         if (count <= room).all():
@@ -96,12 +102,20 @@ def choose_groups(
     return sorted(kept)
 
 
-def _count_classes(labels: Sequence[int], members: Sequence[Sequence[int]], *, classes: int) -> NDArray[np.int64]:
-    """Return the class counts of every group, shape `(groups, classes)`."""
-    counts = np.zeros((len(members), classes), dtype=np.int64)
+def _top(labels: Sequence[Label]) -> int:
+    return max(number for label in labels for number in classes_of(label))
+
+
+def _count_classes(labels: Sequence[Label], members: Sequence[Sequence[int]], *, classes: int) -> NDArray[np.int64]:
+    """Return the class counts of every group, `(groups, classes)`; with several per image one more for the images."""
+    several = bool(labels) and isinstance(labels[0], tuple)
+    counts = np.zeros((len(members), classes + several), dtype=np.int64)
     for group, positions in enumerate(members):
         for position in positions:
-            counts[group, labels[position]] += 1
+            for number in classes_of(labels[position]):
+                counts[group, number] += 1
+        if several:
+            counts[group, classes] = len(positions)
     return counts
 
 
@@ -127,6 +141,8 @@ def _seed_classes(counts: NDArray[np.int64], splits: int) -> dict[int, int]:
     """Give every split a smallest group of each class that it lacks; rarest class first."""
     chosen: dict[int, int] = {}
     for label in np.argsort((counts > 0).sum(axis=0), kind="stable"):
+        if (counts[:, label] > 0).sum() < splits:
+            continue
         having = [int(group) for group in np.flatnonzero(counts[:, label])]
         having.sort(key=lambda group: int(counts[group].sum()))
         for split in reversed(range(splits)):
@@ -149,11 +165,11 @@ def _neediest(held: NDArray[np.float64], wanted: NDArray[np.float64], added: NDA
     return int(np.argmin((after - before).sum(axis=1)))
 
 
-def _share(totals: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Share `limit` among the classes by largest remainder, at least one each."""
-    exact = totals * (limit / totals.sum())
+def _share(totals: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
+    """Take a fraction of the classes' images, whole ones by largest remainder, at least one of each."""
+    exact = totals * fraction
     shares: NDArray[np.int64] = np.maximum(np.floor(exact), 1).astype(np.int64)
-    spare = limit - int(shares.sum())
+    spare = round(exact.sum()) - int(shares.sum())
     for label in np.argsort(np.floor(exact) - exact, kind="stable")[: max(spare, 0)]:
         shares[label] += 1
     return shares

@@ -1,11 +1,19 @@
 """What is known of a data set: samples, their splits, how pixels are made."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Fit = Literal["pad", "stretch", "crop"]
+Finding = Literal["present", "absent", "uncertain", "blank"]
+"""What a source says of one finding of an image that can have several; `blank` where it says nothing."""
+Uncertain = Literal["ones", "zeros", "ignore"]
+Blank = Literal["zeros", "ignore"]
+PRESENT, ABSENT, UNKNOWN = 1, 0, -1
+Label = int | tuple[int, ...]
+"""The number of an image's class; or, where it can have several, `PRESENT`, `ABSENT` or `UNKNOWN` for every class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +33,45 @@ class DecodeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a source's rows become labelled images.
+
+    The columns of a table are named, or recognised where they are empty. `labels` are those to keep: one makes
+    a task of two classes, several a task of several labels per image. `uncertain` and `blank` say what becomes of
+    findings that the source calls uncertain, or says nothing of; ignored ones are masked and never count as absent.
+    `classes` renames and groups classes, old name to new; an empty new name leaves the class out. `image_root` is
+    where the images lie if not beside the table. `max_bad` is the share of unreadable images from which on the
+    data are refused; below it they are left out by name.
+    """
+
+    image_col: str = ""
+    label_col: str = ""
+    patient_col: str = ""
+    split_col: str = ""
+    labels: tuple[str, ...] = ()
+    uncertain: Uncertain = "ignore"
+    blank: Blank = "zeros"
+    classes: Mapping[str, str] = field(default_factory=dict)
+    image_root: str = ""
+    max_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad <= 1:
+            raise ValueError(f"max_bad = {self.max_bad}; allowed are shares from 0 to 1")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels names one twice: {', '.join(self.labels)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One image of the data set. `path` is relative to the manifest's root, with forward slashes.
 
-    `label` indexes `Manifest.classes`; `extra` keeps the table's other columns for subgroups.
+    `label` indexes `Manifest.classes`, or marks every one of them; `extra` keeps the table's other columns for
+    subgroups.
     """
 
     path: str
-    label: int
+    label: Label
     patient_id: str
     split: Split
     sha256: str
@@ -51,7 +90,8 @@ class DataWarning:
 class Manifest:
     """A labelled data set with its splits fixed and its leakage checks passed.
 
-    For two classes, class 1 is the positive one. `patients_known` is False where the source has no
+    With `multilabel` an image can have several of the classes, or none, and its label has a mark for each. Else it
+    has one, and of two classes class 1 is the positive one. `patients_known` is False where the source has no
     patient ids: then every distinct image counts as a patient of its own.
     """
 
@@ -61,6 +101,7 @@ class Manifest:
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
     patients_known: bool
+    multilabel: bool = False
     warnings: tuple[DataWarning, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,12 +115,17 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitCount:
-    """Size of one split: images, patients, and images per class in class order."""
+    """Size of one split: images, patients, and images per class in class order.
+
+    Where an image can have several classes, `per_class` counts those it is known to have, and `unknown` the images
+    of which it is not known.
+    """
 
     split: Split
     images: int
     patients: int
     per_class: tuple[int, ...]
+    unknown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,3 +141,4 @@ class DataFingerprint:
     classes: tuple[str, ...]
     counts: tuple[SplitCount, ...]
     patients_known: bool
+    multilabel: bool = False

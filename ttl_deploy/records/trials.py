@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ttl_deploy.records.candidates import ALL_EXITS, PROBED, Candidate, check_strategies, slug_of
-from ttl_deploy.records.data import DecodeSettings, Split
+from ttl_deploy.records.data import DecodeSettings, Reading, Split
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
 from ttl_deploy.records.scores import MARGIN, PickRule
 from ttl_deploy.records.stages import Stage, check_skip
@@ -116,7 +116,7 @@ class SearchSettings:
     warm_start: bool = False
     seeds: tuple[int, ...] = (0,)
     decode: DecodeSettings = field(default_factory=lambda: DecodeSettings(image_size=224))
-    label_col: str = "label"
+    reading: Reading = field(default_factory=Reading)
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     split_seed: int = 0

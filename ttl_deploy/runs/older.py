@@ -11,8 +11,11 @@ _MARGIN = 0.02
 
 
 def upgrade_settings(content: dict[str, Any], *, source: str) -> SearchSettings:
-    """Return settings from their fields; `strategy` was one text, and there was no margin."""
+    """Return settings from their fields; `strategy` was one text, the label's column had a default, no margin stood."""
     content = {"margin": _MARGIN, **content}
+    if "label_col" in content:
+        column = content["label_col"]
+        content = {"reading": {"label_col": "" if column == "label" else column}, **content}
     if "strategy" in content:
         content = {"strategies": [content["strategy"]], **content}
     return codec.from_builtins(SearchSettings, content, source=source)

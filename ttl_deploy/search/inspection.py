@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.data import confounding, inspection
+from ttl_deploy.data.labels import label_array
 from ttl_deploy.data.manifest import prepare
 from ttl_deploy.data.manifest_files import fingerprint
 from ttl_deploy.data.traits import Traits, look_at
 from ttl_deploy.errors import UnreadableImageError
 from ttl_deploy.evidence import intervals
 from ttl_deploy.plugins import Progress
-from ttl_deploy.records.data import DataWarning, Manifest
+from ttl_deploy.records.data import PRESENT, DataWarning, Manifest, Reading
 from ttl_deploy.records.inspection import Confounding, Inspection, NearDuplicates, TraitScore, Unreadable
 from ttl_deploy.runtime.machine import usable_cores
 
@@ -28,7 +29,7 @@ _REPLICATES = 500
 def inspect_data(
     data: str,
     *,
-    label_col: str,
+    reading: Reading,
     val_fraction: float,
     test_fraction: float,
     split_seed: int,
@@ -42,7 +43,7 @@ def inspect_data(
     """
     manifest = prepare(
         data,
-        label_col=label_col,
+        reading=reading,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         split_seed=split_seed,
@@ -85,14 +86,17 @@ def _assemble(
 def examine_confounding(manifest: Manifest, positions: NDArray[np.intp], traits: Traits) -> Confounding:
     """Score how well each trait predicts the label, on all images or a sample of patients.
 
-    `traits` `(n,)` are those of the samples at `positions`.
+    `traits` `(n,)` are those of the samples at `positions`. Where images can have several findings, what is predicted
+    is whether they have any.
     """
     names = [manifest.samples[position].patient_id for position in positions]
     patients = np.unique(names, return_inverse=True)[1]
     chosen = confounding.choose_whole(patients, _EXAMINED)
     patients = patients[chosen]
-    labels = np.array([manifest.samples[positions[i]].label for i in chosen], dtype=np.intp)
-    predicted = confounding.cross_validate(traits[chosen], labels, patients, classes=len(manifest.classes))
+    given = label_array([manifest.samples[positions[i]] for i in chosen])
+    labels = (given == PRESENT).any(axis=1).astype(np.intp) if manifest.multilabel else given.astype(np.intp)
+    classes = 2 if manifest.multilabel else len(manifest.classes)
+    predicted = confounding.cross_validate(traits[chosen], labels, patients, classes=classes)
     scored = [_score(name, predicted[name], labels, patients) for name in predicted if len(set(labels)) > 1]
     return Confounding(
         images=len(labels),

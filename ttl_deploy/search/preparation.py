@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from ttl_deploy.data.labels import name_label
 from ttl_deploy.data.manifest import limit_train, prepare, share_train
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
 from ttl_deploy.errors import DataError
@@ -38,7 +39,7 @@ def prepare_data(settings: SearchSettings, *, progress: Progress) -> Manifest:
     """Read, check and split the data of a search; raises `DataError` where nothing can be learned from them."""
     found = prepare(
         settings.data,
-        label_col=settings.label_col,
+        reading=settings.reading,
         val_fraction=settings.val_fraction,
         test_fraction=settings.test_fraction,
         split_seed=settings.split_seed,
@@ -57,7 +58,7 @@ def _check_learnable(manifest: Manifest) -> None:
     for split in ("train", "val"):
         present = {manifest.samples[position].label for position in manifest.of_split(split)}
         if len(present) < 2:
-            named = ", ".join(repr(manifest.classes[label]) for label in present) or "no images"
+            named = ", ".join(repr(name_label(label, manifest.classes)) for label in present) or "no images"
             raise DataError(
                 f"the split {split!r} of {manifest.name} holds only {named}: training and validation need at least two "
                 "classes each; add images, or leave out the splits so that they are made here"

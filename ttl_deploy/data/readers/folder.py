@@ -8,7 +8,7 @@ from pathlib import Path
 from ttl_deploy.data.splits import SPLIT_WORDS
 from ttl_deploy.errors import DataError, LabelError, UsageError
 from ttl_deploy.plugins import Progress, RawData, RawSample
-from ttl_deploy.records.data import DataWarning, Split
+from ttl_deploy.records.data import DataWarning, Reading, Split
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
 _SILENTLY_IGNORED = frozenset(("thumbs.db", "desktop.ini"))
@@ -25,10 +25,12 @@ class FolderReader:
         """Accept any folder; so this reader is asked last."""
         return Path(data).is_dir()
 
-    def read(self, data: str, *, label_col: str, progress: Progress | None = None) -> RawData:
+    def read(self, data: str, reading: Reading, *, progress: Progress | None = None) -> RawData:
         """List the images; raises `LabelError` where a file's class cannot be told from its folder."""
-        if label_col != "label":
-            raise UsageError(f"--label-col {label_col}: {data} has class folders and no table, so leave the option out")
+        for option in ("image_col", "label_col", "patient_col", "split_col", "image_root"):
+            if given := getattr(reading, option):
+                flag = f"--{option.replace('_', '-')} {given}"
+                raise UsageError(f"{flag}: {data} has class folders and no table, so leave the option out")
         root = Path(data).resolve()
         left_out: Counter[str] = Counter()
         paths = sorted(_image_paths(root, left_out))

@@ -22,6 +22,7 @@ from ttl_deploy.data.readers.table import TABLE_NAMES, TableReader
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.files import make_folder, publish_text, sync_folder
 from ttl_deploy.plugins import Progress, RawData
+from ttl_deploy.records.data import Reading
 
 _OPTIONS = ("patients", "size", "seed")
 _COLUMNS = ("path", "label", "patient_id", "split", "view", "sex")
@@ -38,11 +39,11 @@ class PhantomReader:
         """Accept `phantom` and what begins with `phantom:` or `phantom?`; a folder of that name is `./phantom`."""
         return data == "phantom" or data.startswith(("phantom:", "phantom?"))
 
-    def read(self, data: str, *, label_col: str, progress: Progress | None = None) -> RawData:
+    def read(self, data: str, reading: Reading, *, progress: Progress | None = None) -> RawData:
         """Draw if need be and read; raises `UsageError` where a kind or an option is unknown."""
         settings = parse_phantom(data)
         folder = materialise(settings, progress=progress)
-        raw = TableReader().read(str(folder), label_col=label_col)
+        raw = TableReader().read(str(folder), reading)
         return RawData(name=f"phantom-{settings.kind}", root=raw.root, samples=raw.samples)
 
 

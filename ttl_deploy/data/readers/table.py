@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from ttl_deploy.data.splits import SPLIT_WORDS
 from ttl_deploy.errors import DataError, LabelError, UnreadableImageError
 from ttl_deploy.plugins import Progress, RawData, RawSample
-from ttl_deploy.records.data import Split
+from ttl_deploy.records.data import Reading, Split
 
 TABLE_NAMES = ("labels.csv", "labels.tsv")
 _SUFFIXES = (".csv", ".tsv")
@@ -32,13 +32,13 @@ class TableReader:
         """Accept a table, or a folder with one of the `TABLE_NAMES` in it."""
         return _table_of(Path(data)) is not None
 
-    def read(self, data: str, *, label_col: str, progress: Progress | None = None) -> RawData:
+    def read(self, data: str, reading: Reading, *, progress: Progress | None = None) -> RawData:
         """Read and check every row; raises `LabelError` or `UnreadableImageError` with row and column."""
         table = _table_of(Path(data))
         if table is None:
             raise DataError(f"{data} is no table: give a .csv or .tsv file, or a folder with {TABLE_NAMES[0]}")
         header, *rows = _parse(table)
-        columns = _find_columns(header, label_col, table)
+        columns = _find_columns(header, reading.label_col or "label", table)
         root = table.parent.resolve()
         files = _FileFinder(root, table)
         samples = tuple(_samples(rows, columns, files))
