@@ -87,7 +87,7 @@ def predict_as_trained(
 
 def differ(expected: NDArray[np.float32], given: NDArray[np.float32]) -> dict[str, float | int]:
     """Return the largest difference in logit and in probability, and how many decisions differ."""
-    probabilities = np.abs(evaluation.probabilities(expected) - evaluation.probabilities(given))
+    probabilities = np.abs(np.subtract(*(evaluation.probabilities(one, multilabel=False) for one in (expected, given))))
     return {
         "logit": float(np.abs(expected - given).max()),
         "probability": float(probabilities.max()),

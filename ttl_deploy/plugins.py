@@ -10,14 +10,14 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import MissingExtraError, UnknownNameError
 from ttl_deploy.records.artifacts import ArtifactManifest, CalibrationImages, Gate, Precision
-from ttl_deploy.records.data import DataWarning, Finding, Reading, Split
+from ttl_deploy.records.data import DataWarning, Finding, Label, Reading, Split
 from ttl_deploy.records.quantisation import Finetuning
 
 _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -94,6 +94,7 @@ _EXTRA_OF_MODULE = {
     "tensorrt": "trt",
     "tensorrt_rtx": "rtx",
     "pydicom": "dicom",
+    "pyarrow": "parquet",
     "ray": "ray",
 }
 
@@ -192,6 +193,18 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class TimesStretches(Protocol):
+    """What a session may offer besides: times of stretches inside a call, which a clock around the call cannot tell."""
+
+    def time_stretches(self, images: NDArray[np.uint8], *, calls: int) -> Mapping[str, tuple[float, ...]]:
+        """Run images `(N, H, W, 3)` so often; returns seconds per call by what a stretch begins and ends with.
+
+        Such as `GPU: the network alone, between events`: a short name, a colon, the rest.
+        """
+        ...
+
+
 class Target(Protocol):
     """A runtime on a device, such as ONNX Runtime on the CPU; `runtime` is its name and version."""
 
@@ -227,8 +240,8 @@ class Proof:
     """What a file is judged by on validation, and what one of 8 bits takes its ranges from.
 
     Attributes:
-        images: validation images `(n, H, W, 3)`, with their `labels`, `patients`, and the torch model's
-            `probabilities` `(n, classes)`, calibrated.
+        images: validation images `(n, H, W, 3)`, with their `labels` (class numbers, or marks of all classes),
+            `patients`, and the torch model's `probabilities` `(n, classes)`, calibrated.
         calibration: training images `(m, H, W, 3)`, described by `calibrated_on`; none where nothing is quantised.
         gate: what a lower precision must keep.
         progress: called with the name of a stage, the units done and the units in all.
@@ -236,7 +249,7 @@ class Proof:
     """
 
     images: NDArray[np.uint8]
-    labels: Sequence[int]
+    labels: Sequence[Label]
     patients: Sequence[str]
     probabilities: NDArray[np.float32]
     gate: Gate

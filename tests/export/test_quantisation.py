@@ -134,7 +134,7 @@ def test_each_layer_alone_makes_an_error_that_grows_with_its_outliers(prepared, 
         tmp_path / "outliers.onnx", tmp_path / "all.onnx", recipe=SHARED, ranges=ranges, images=real_images[:8]
     )
     powers = quantisation.measure_layers(
-        tmp_path / "outliers.onnx", tmp_path, SHARED.name, ranges, real_images[:8], LAYERS
+        tmp_path / "outliers.onnx", tmp_path, SHARED.name, ranges, real_images[:8], LAYERS, False
     )
     assert len(powers) == 3
     assert int(np.argmax(powers)) == 2

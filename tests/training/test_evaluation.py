@@ -25,7 +25,9 @@ def test_predictions_are_those_of_one_image_at_a_time(val_pixels: LabelledPixels
 
 def test_probabilities_are_the_softmax() -> None:
     logits = np.random.default_rng(0).normal(0, 5, (20, 3)).astype(np.float32)
-    np.testing.assert_allclose(evaluation.probabilities(logits), softmax(logits.astype(np.float64), axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        evaluation.probabilities(logits, multilabel=False), softmax(logits.astype(np.float64), axis=1), atol=1e-6
+    )
 
 
 def test_auto_precision_on_a_cpu_is_fp32_for_depthwise_networks() -> None:

@@ -22,10 +22,10 @@ def batch(count: int = 12, classes: int = 3, *, seed: int = 0) -> tuple[Tensor, 
 
 
 def multi_label(*, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return logits and labels `(16, 5)`, about a third of the labels unknown."""
+    """Return logits and labels `(16, 5)`, about a third of the labels not known: -1."""
     rng = torch.Generator().manual_seed(seed)
-    labels = torch.randint(2, (16, 5), generator=rng).float()
-    labels[torch.rand(16, 5, generator=rng) < 0.3] = NAN
+    labels = torch.randint(2, (16, 5), generator=rng)
+    labels[torch.rand(16, 5, generator=rng) < 0.3] = -1
     return torch.randn(16, 5, generator=rng), labels
 
 
@@ -102,30 +102,41 @@ def test_a_batchs_loss_is_that_of_its_parts_by_the_weights_of_their_labels(kind:
 
 def test_masked_bce_is_torchs_on_the_known_entries() -> None:
     logits, labels = multi_label()
-    known = ~torch.isnan(labels)
+    known = labels >= 0
     assert 0 < int(known.sum()) < labels.numel()
-    expected = functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+    expected = functional.binary_cross_entropy_with_logits(logits[known], labels[known].float())
     torch.testing.assert_close(losses.masked_bce(logits, labels), expected)
 
 
 def test_masked_bce_weighs_the_positives_of_each_label_as_torch_does() -> None:
     logits, labels = multi_label()
-    known, weights = ~torch.isnan(labels), torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0])
+    known, weights = labels >= 0, torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0])
     expected = functional.binary_cross_entropy_with_logits(
-        logits[known], labels[known], pos_weight=weights.expand(16, 5)[known]
+        logits[known], labels[known].float(), pos_weight=weights.expand(16, 5)[known]
     )
-    torch.testing.assert_close(losses.masked_bce(logits, labels, pos_weight=weights), expected)
+    torch.testing.assert_close(losses.masked_bce(logits, labels, positives=weights), expected)
 
 
 def test_masked_bce_smoothed_is_the_mixture_of_both_answers() -> None:
     logits, labels = multi_label()
-    right, wrong = losses.masked_bce(logits, labels), losses.masked_bce(logits, 1 - labels)
+    other = torch.where(labels < 0, labels, 1 - labels)
+    right, wrong = losses.masked_bce(logits, labels), losses.masked_bce(logits, other)
     torch.testing.assert_close(losses.masked_bce(logits, labels, label_smoothing=0.2), 0.9 * right + 0.1 * wrong)
+
+
+def test_masked_bce_with_gamma_is_torchvisions_focal_loss_of_the_known_entries() -> None:
+    logits, labels = multi_label()
+    known = labels >= 0
+    load_torchvision()
+    from torchvision.ops import sigmoid_focal_loss
+
+    expected = sigmoid_focal_loss(logits[known], labels[known].float(), alpha=-1, gamma=2.0, reduction="mean")
+    torch.testing.assert_close(losses.masked_bce(logits, labels, gamma=2.0), expected)
 
 
 def test_unknown_entries_get_no_gradient_and_the_others_torchs() -> None:
     logits, labels = multi_label()
-    known = ~torch.isnan(labels)
+    known = labels >= 0
     logits[~known] = NAN  # whatever stands there must not reach the others
     logits.requires_grad_()
     losses.masked_bce(logits, labels).backward()  # type: ignore[no-untyped-call] # torch's own
@@ -137,7 +148,7 @@ def test_unknown_entries_get_no_gradient_and_the_others_torchs() -> None:
 
 def test_a_batch_without_a_known_label_gives_zero_and_zero_gradients() -> None:
     logits = torch.randn(4, 3, requires_grad=True)
-    loss = losses.masked_bce(logits, torch.full((4, 3), NAN), pos_weight=torch.tensor([1.0, 2.0, 3.0]))
+    loss = losses.masked_bce(logits, torch.full((4, 3), -1), positives=torch.tensor([1.0, 2.0, 3.0]))
     loss.backward()  # type: ignore[no-untyped-call] # torch's own
     assert float(loss.detach()) == 0.0
     assert logits.grad is not None
@@ -145,19 +156,31 @@ def test_a_batch_without_a_known_label_gives_zero_and_zero_gradients() -> None:
 
 
 def test_positive_weights_count_known_entries_and_leave_one_sided_labels_alone() -> None:
-    labels = np.array([[1, 0, 1, NAN], [0, 0, 1, NAN], [0, NAN, NAN, NAN], [0, 0, 1, NAN], [NAN, 0, 1, NAN]])
-    assert losses.positive_weights(labels).tolist() == [3.0, 1.0, 1.0, 1.0]
+    labels = np.array([[1, 0, 1, -1], [0, 0, 1, -1], [0, -1, -1, -1], [0, 0, 1, -1], [-1, 0, 1, -1]])
+    weights = losses.positive_weights(labels, kind="balanced")
+    assert weights is not None
+    assert weights.tolist() == [3.0, 1.0, 1.0, 1.0]
+    assert losses.positive_weights(labels, kind="none") is None
 
 
 def test_positive_weights_make_both_sides_of_a_label_weigh_the_same() -> None:
-    labels = np.random.default_rng(3).choice([0.0, 1.0, NAN], size=(200, 3), p=[0.7, 0.1, 0.2])
-    weights = losses.positive_weights(labels).numpy()
-    np.testing.assert_allclose(weights * np.nansum(labels, axis=0), np.nansum(1 - labels, axis=0), rtol=1e-6)
+    labels = np.random.default_rng(3).choice([0, 1, -1], size=(200, 3), p=[0.7, 0.1, 0.2])
+    weights = losses.positive_weights(labels, kind="balanced")
+    assert weights is not None
+    np.testing.assert_allclose(weights.numpy() * (labels == 1).sum(axis=0), (labels == 0).sum(axis=0), rtol=1e-6)
 
 
-def test_an_uncertain_label_left_as_minus_one_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"hold -1: allowed are 0, 1, and NaN"):
-        losses.positive_weights(np.array([[1.0], [-1.0], [NAN]]))
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["cross-entropy", "focal"])
+def test_a_batchs_loss_of_several_labels_is_that_of_its_parts_by_their_known_labels(
+    kind: str, smoothing: float
+) -> None:
+    logits, labels = multi_label()
+    task = losses.task_loss(labels.numpy(), classes=5, settings=settings(loss=kind, label_smoothing=smoothing))
+    weights = losses.image_weights(labels, task.class_weights)
+    assert torch.equal(weights, (labels >= 0).sum(dim=1).float())
+    parts = [task.module(logits[part], labels[part]) * weights[part].sum() for part in torch.arange(16).split(5)]
+    torch.testing.assert_close(task.module(logits, labels), sum(parts) / weights.sum())
 
 
 @pytest.mark.parametrize("gamma", [-0.1, math.inf, NAN])

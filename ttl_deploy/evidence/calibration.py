@@ -2,7 +2,8 @@
 
 Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks", section 4.2: logits z become
 z / T, with the T that minimises the negative log-likelihood on held-out data. Log-probabilities are logits
-up to a constant per image, which softmax does not see, so stored probabilities are all it takes.
+up to a constant per image, which softmax does not see, so stored probabilities are all it takes. Where an image can
+have several labels, each known one is a case of two classes, present and absent, and all share the temperature.
 The order of two classes' scores, and the most probable class, stay as they are.
 """
 
@@ -31,7 +32,7 @@ class Temperature:
 
 
 def fit_temperature(probabilities: ArrayLike, labels: ArrayLike) -> Temperature:
-    """Fit one temperature to validation's probabilities `(N, C)` and labels `(N,)`.
+    """Fit one temperature to validation's probabilities `(N, C)` and labels `(N,)`, or `(N, C)` of several each.
 
     It stays 1, with a note, where the data do not determine it: one class only, every image answered right (the
     sharper the better, without end), an optimum outside of `SHARPEST` to `FLATTEST`, or no gain.
@@ -48,11 +49,18 @@ def fit_temperature(probabilities: ArrayLike, labels: ArrayLike) -> Temperature:
     return Temperature(value=value)
 
 
-def apply_temperature(probabilities: ArrayLike, temperature: float) -> NDArray[np.float32]:
-    """Return softmax(log p / T) of probabilities `(N, C)`, which is softmax(logits / T); T = 1 changes nothing."""
-    values = np.asarray(probabilities, dtype=np.float32)
+def apply_temperature(probabilities: ArrayLike, temperature: float, *, multilabel: bool = False) -> NDArray[np.float32]:
+    """Return softmax(log p / T) of probabilities `(N, C)`, which is softmax(logits / T); T = 1 changes nothing.
+
+    With several labels per image it is the sigmoid of logits / T.
+    """
+    given = np.asarray(probabilities)
+    values = given.astype(np.float32, copy=False)
     if temperature == 1:
         return values
+    if multilabel:
+        logits = (_safe_logs(given) - _safe_logs(1 - given)) / temperature
+        return (1 / (1 + np.exp(-logits))).astype(np.float32)
     return np.exp(_normalised(_safe_logs(values) / temperature)).astype(np.float32)
 
 
@@ -63,9 +71,11 @@ def negative_log_likelihood(probabilities: ArrayLike, labels: ArrayLike) -> floa
 
 def _logs(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     values, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if values.ndim == 2 and truth.shape == values.shape:
+        values, truth = np.stack((1 - values.ravel(), values.ravel()), axis=1), truth.ravel()
     if values.ndim != 2 or values.shape[1] < 2 or truth.shape != values.shape[:1] or len(truth) == 0:
         raise DataError(
-            f"probabilities {values.shape} and labels {truth.shape} do not fit: give (N, C) and (N,), N > 0"
+            f"probabilities {values.shape} and labels {truth.shape} do not fit: give (N, C) and (N,) or (N, C), N > 0"
         )
     if not np.isfinite(values).all():
         raise DataError("some predictions are not finite numbers: the model diverged or its weights are damaged")

@@ -18,7 +18,7 @@ _FACTORS = tuple(2.0 ** (quarter / 4) for quarter in range(-8, 29))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFit:
-    """A fitted probe: one column of scores per class, summing to one, which may leave 0..1.
+    """A fitted probe: one column of scores per class, which may leave 0..1; they sum to one if an image has one class.
 
     Attributes:
         weights: `(C, D)`, and `bias` `(C,)`: logits are `features @ weights.T + bias`, which are the scores
@@ -54,6 +54,9 @@ def fit_probe(
     `(I - H_FF)^-1` times those of the whole fit (Hastie, Tibshirani & Friedman 2009, section 7.10, for one
     row; the same holds for blocks). The features' mean and variance are those of all n images.
 
+    With labels `(n, C)` of 1, 0 and -1 (several per image, not known) all images weigh the same, a label that is not
+    known counts as its class's mean, which pulls at nothing, and the logits are 0 at each class's prevalence.
+
     Raises `DataError` for features that are not finite.
     """
     given, truth = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.int64)
@@ -67,10 +70,13 @@ def fit_probe(
     best = int(np.argmax([-np.inf if auroc is None else auroc for auroc in aurocs]))
     strength, scores = fits[best]
     weights, bias = ridge.fit(strength * len(truth))
-    factor = _find_factor(scores, truth, ridge.weights)
+    several = truth.ndim == 2
+    factor = (
+        _find_factor_of_several(scores - ridge.base, truth) if several else _find_factor(scores, truth, ridge.weights)
+    )
     return ProbeFit(
         weights=factor * weights,
-        bias=factor * bias,
+        bias=factor * (bias - ridge.base) if several else factor * bias,
         held_out=other @ weights.T + bias,
         cv_auroc=aurocs[best],
         strength=strength,
@@ -81,18 +87,16 @@ class _Ridge:
     """Weighted ridge regression on standardised features, for many penalties from one decomposition."""
 
     def __init__(self, features: Floats, labels: NDArray[np.int64], *, classes: int) -> None:
-        counts = np.bincount(labels, minlength=classes)
-        weights = 1.0 / counts[labels]
-        self.weights = weights * (len(labels) / weights.sum())  # mean 1
+        self._targets = _indicate(labels, classes=classes)
+        self.weights = _balance(labels, classes=classes)
         self._mean = np.average(features, axis=0, weights=self.weights)
         spread = np.sqrt(np.average((features - self._mean) ** 2, axis=0, weights=self.weights))
         self._spread = np.where(spread > _LEAST_SPREAD, spread, np.inf)  # a constant feature says nothing
-        self._targets = np.eye(classes)[labels]
-        self._base = np.average(self._targets, axis=0, weights=self.weights)
+        self.base = np.average(self._targets, axis=0, weights=self.weights)
         self._root = np.sqrt(self.weights)[:, None]
         scaled = self._standardise(features) * self._root
         self._left, self._singular, self._right = _decompose(scaled)
-        self._wanted = (self._targets - self._base) * self._root
+        self._wanted = (self._targets - self.base) * self._root
 
     def _standardise(self, features: Floats) -> Floats:
         standardised: Floats = (features - self._mean) / self._spread
@@ -103,7 +107,7 @@ class _Ridge:
         shrunk = self._singular / (self._singular**2 + penalty)
         coefficients = self._right.T @ (shrunk[:, None] * (self._left.T @ self._wanted))
         weights: Floats = (coefficients / self._spread[:, None]).T
-        return weights, self._base - weights @ self._mean
+        return weights, self.base - weights @ self._mean
 
     def cross_validate(self, penalty: float, parts: list[NDArray[np.intp]]) -> Floats:
         """Return scores `(n, C)`, those of each part from a fit without it."""
@@ -115,6 +119,37 @@ class _Ridge:
             own = np.eye(len(part)) - (left * shrunk) @ left.T
             scores[part] = self._targets[part] - np.linalg.solve(own, residuals[part]) / self._root[part]
         return scores
+
+
+def _indicate(labels: NDArray[np.int64], *, classes: int) -> Floats:
+    """Return what is fitted, `(n, C)`: 1 for a class that an image has, 0 for one that it has not."""
+    if labels.ndim == 1:
+        return np.asarray(np.eye(classes)[labels])
+    known = labels >= 0
+    prevalence = (labels == 1).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.asarray(np.where(known, labels, prevalence))
+
+
+def _balance(labels: NDArray[np.int64], *, classes: int) -> Floats:
+    """Return a weight per image `(n,)`, 1 in the mean: classes in balance, or all the same for several labels each."""
+    if labels.ndim == 2:
+        return np.ones(len(labels))
+    weights = 1.0 / np.bincount(labels, minlength=classes)[labels]
+    return np.asarray(weights * (len(labels) / weights.sum()))
+
+
+def _find_factor_of_several(centred: Floats, labels: NDArray[np.int64]) -> float:
+    """Return by what to multiply centred scores `(n, C)` for the smallest cross-entropy, both marks in balance."""
+    present, absent = labels == 1, labels == 0
+    both = present.any(axis=0) & absent.any(axis=0)
+
+    def loss(factor: float) -> float:
+        logits = factor * centred[:, both]
+        sides = ((np.logaddexp(0, -logits), present[:, both]), (np.logaddexp(0, logits), absent[:, both]))
+        return float(sum(((values * of).sum(axis=0) / of.sum(axis=0)).mean() for values, of in sides))
+
+    best: float = min(_FACTORS, key=loss) if both.any() else 1.0
+    return best
 
 
 def _find_factor(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> float:

@@ -29,7 +29,10 @@ _GOALS: dict[OperatingRule, str] = {
     "of equals the one with the highest sensitivity.",
     "specificity": "Of all thresholds with a specificity of at least {target:g}, the one with the highest sensitivity; "
     "of equals the one with the highest specificity.",
+    "each": "Every class by itself is taken as present from a probability of 0.5 on; no threshold was chosen.",
 }
+PRESENT_FROM = 0.5
+"""From which probability on a class is taken as present, where an image can have several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Rule:
 
 
 ARGMAX = Rule(name="argmax")
+EACH = Rule(name="each")
 
 
 def parse_rule(text: str) -> Rule:
@@ -64,9 +68,14 @@ def parse_rule(text: str) -> Rule:
     return Rule(name=known[name], target=_share(text, share))
 
 
-def check_classes(rule: Rule, classes: int) -> None:
-    """Raise `UsageError` where the rule needs a threshold, but there are not two classes."""
-    if rule.name != "argmax" and classes != 2:
+def check_classes(rule: Rule, classes: int, *, multilabel: bool = False) -> None:
+    """Raise `UsageError` where the rule needs a threshold, but there are not two classes to tell apart."""
+    if rule.name not in ("argmax", "each") and multilabel:
+        raise UsageError(
+            f"operating point {rule}: a threshold is for two classes, and here an image can have several: leave it at "
+            "argmax, which takes each as present from 0.5 on; or search with --label for one finding"
+        )
+    if rule.name not in ("argmax", "each") and classes != 2:
         raise UsageError(
             f"operating point {rule}: a threshold is for two classes, and there are {classes}; leave it at argmax"
         )
@@ -85,17 +94,20 @@ def choose_operating_point(
 ) -> OperatingPoint:
     """Choose the threshold on (calibrated) probabilities `(N, C)` of one split, and say how sure it is.
 
-    The interval repeats the rule on resamples of patients and takes percentiles. `scores` are left empty. Raises
+    The interval repeats the rule on resamples of patients and takes percentiles. `scores` are left empty. With labels
+    `(N, C)`, several per image, `argmax` becomes `each`. Raises
     `UsageError` unless there are two classes, `DataError` where all images are of one, and `InfeasibleError` where
     no threshold that the rule allows finds both classes.
     """
-    known = np.asarray(labels) >= 0  # -1: nobody knows it
-    values, truth = np.asarray(probabilities)[known], np.asarray(labels)[known]
+    given = np.asarray(labels)
+    known = (given >= 0) if given.ndim == 1 else (given >= 0).any(axis=1)  # -1: nobody knows it
+    values, truth = np.asarray(probabilities)[known], given[known]
     units = np.unique(np.asarray(patients)[known], return_inverse=True)[1]
-    check_classes(rule, values.shape[1])
+    check_classes(rule, values.shape[1], multilabel=given.ndim == 2)
+    rule = EACH if given.ndim == 2 else rule
     people = int(units.max(initial=-1)) + 1
     threshold, interval, method = None, None, "no interval: no threshold was chosen"
-    if rule.name != "argmax":
+    if rule.name not in ("argmax", "each"):
         cuts = _Cuts.of(values[:, 1], truth, units)
         threshold = _chosen(rule, cuts, split)
         drawn = intervals.draw_patients(people, images=len(truth), replicates=replicates, seed=seed)
@@ -123,8 +135,12 @@ def with_scores(point: OperatingPoint, scores: Iterable[Score]) -> OperatingPoin
     return replace(point, scores=tuple(score for score in scores if score.metric in METRICS))
 
 
-def count_near(probabilities: NDArray[np.floating], threshold: float | None, *, limit: float) -> int:
+def count_near(
+    probabilities: NDArray[np.floating], threshold: float | None, *, limit: float, multilabel: bool = False
+) -> int:
     """Count the images `(N, C)` whose decision could change if every probability moved by up to `limit`."""
+    if multilabel:
+        return int((np.abs(probabilities.astype(np.float64) - PRESENT_FROM) <= limit).any(axis=1).sum())
     if threshold is not None:
         return int((np.abs(probabilities[:, 1].astype(np.float64) - threshold) <= limit).sum())
     highest = np.sort(probabilities.astype(np.float64), axis=1)[:, -2:]

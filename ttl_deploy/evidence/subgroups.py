@@ -40,7 +40,10 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cases:
-    """The images of a split: labels `(N,)`, patients `(N,)`, the names of the classes; and how they are scored."""
+    """The images of a split: labels, patients `(N,)`, the names of the classes; and how they are scored.
+
+    Labels are class numbers `(N,)`; where an image can have several, marks `(N, C)`: 1, 0 or -1 for not known.
+    """
 
     labels: Integers
     patients: NDArray[np.generic]
@@ -52,10 +55,23 @@ class Cases:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.labels.ndim != 1 or self.labels.shape != self.patients.shape:
+        if self.labels.ndim not in (1, 2) or self.labels.shape[:1] != self.patients.shape:
             raise DataError(
                 f"labels {self.labels.shape} and patients {self.patients.shape}: give one of each per image"
             )
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the scored classes: of two the second."""
+        return self.classes[1:] if len(self.classes) == 2 and self.labels.ndim == 1 else self.classes
+
+    def marks(self, inside: Flags) -> Integers:
+        """Return whether each of the images `inside` has each scored class, `(n, K)`, -1 where it is not known."""
+        labels = self.labels[inside]
+        if labels.ndim == 2:
+            return labels
+        first = len(self.classes) - len(self.scored)
+        return np.asarray(labels[:, None] == np.arange(first, len(self.classes)), dtype=np.int64)
 
 
 def score_split(cases: Cases, model: Scored, reference: Scored | None = None) -> Subgroup:
@@ -81,9 +97,8 @@ def score_columns(
 
 def patients_with(cases: Cases, inside: Flags) -> NDArray[np.int64]:
     """Count the patients with and without each scored class among the images `inside`, `(K, 2)`."""
-    patients, labels = cases.patients[inside], cases.labels[inside]
-    scored = range(1, 2) if len(cases.classes) == 2 else range(len(cases.classes))
-    return np.array([[_distinct(patients[labels == k]), _distinct(patients[labels != k])] for k in scored])
+    patients = cases.patients[inside]
+    return np.array([[_distinct(patients[marks == mark]) for mark in (1, 0)] for marks in cases.marks(inside).T])
 
 
 def _distinct(patients: NDArray[np.generic]) -> int:
@@ -115,11 +130,16 @@ def _score(cases: Cases, inside: Flags, name: str, model: Scored, reference: Sco
         name=name,
         images=len(labels),
         patients=_distinct(cases.patients[inside]),
-        per_class=tuple(np.bincount(labels, minlength=len(cases.classes)).tolist()),
+        per_class=_count_classes(labels, len(cases.classes)),
         scores=_scores(cases, inside, model, counts),
         reference_scores=_scores(cases, inside, reference, counts) if reference else (),
-        small=_why_small(counts, cases.classes),
+        small=_why_small(counts, cases.scored),
     )
+
+
+def _count_classes(labels: Integers, classes: int) -> tuple[int, ...]:
+    counts = (labels == 1).sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    return tuple(counts.tolist())
 
 
 def _scores(cases: Cases, inside: Flags, scored: Scored, counts: NDArray[np.int64]) -> tuple[Score, ...]:
@@ -148,16 +168,15 @@ def _withhold(score: Score, counts: NDArray[np.int64]) -> Score:
 def _name_class(score: Score, cases: Cases, inside: Flags) -> Score:
     """Say by its name which class an undefined score's images are all of."""
     labels = np.unique(cases.labels[inside])
-    if score.value is not None or len(labels) != 1:
+    if score.value is not None or len(labels) != 1 or cases.labels.ndim == 2:
         return score
     return replace(score, reason=f"all {score.images} images are of class {cases.classes[labels[0]]}")
 
 
-def _why_small(counts: NDArray[np.int64], classes: tuple[str, ...]) -> str:
+def _why_small(counts: NDArray[np.int64], names: tuple[str, ...]) -> str:
     """Say which classes too few patients stand for, in words; nothing where all have enough."""
     if not counts.any():
         return "no images"
-    names = classes[1:] if len(classes) == 2 else classes
     few = [
         told
         for name, (own, others) in zip(names, counts.tolist(), strict=True)
@@ -189,7 +208,7 @@ def _count_shared(cases: Cases, grouping: Grouping) -> int:
 def _compare(cases: Cases, inside: Flags, model: Scored) -> RestDifference | None:
     """Compare a group with all others, where two classes have enough patients on either side."""
     fewest = min(int(patients_with(cases, side).min()) for side in (inside, ~inside))
-    if len(cases.classes) != 2 or fewest < FEWEST_PATIENTS:
+    if len(cases.scored) != 1 or fewest < FEWEST_PATIENTS:
         return None
     value, low, high = group_areas.compare_with_rest(
         cases.labels == 1, model.probabilities[:, 1], cases.patients, inside, level=cases.level
@@ -199,8 +218,8 @@ def _compare(cases: Cases, inside: Flags, model: Scored) -> RestDifference | Non
 
 def _test(cases: Cases, grouping: Grouping, model: Scored, shared: int) -> tuple[EqualityTest | None, str]:
     """Test one column, or say why not; the p-value is corrected later."""
-    if len(cases.classes) != 2:
-        return None, "more than two classes"
+    if len(cases.scored) != 1:
+        return None, "several classes per image" if cases.labels.ndim == 2 else "more than two classes"
     if shared:
         return None, f"{_count(shared)} {'has' if shared == 1 else 'have'} images in several groups"
     large = [

@@ -31,6 +31,8 @@ def _describe_output(manifest: ArtifactManifest) -> str:
     scaling = (
         "not calibrated" if manifest.temperature == 1 else f"calibrated by the temperature {manifest.temperature:.4g}"
     )
+    if manifest.decision == "each":
+        return f"{scaling}; an image can have several classes, each from 0.5 on"
     if manifest.threshold is None:
         return f"{scaling}; the largest decides"
     return f"{scaling}; class 1 from {manifest.threshold:.9g} on"

@@ -141,6 +141,7 @@ class Int8Search:
                 self._ranges(recipe),
                 images,
                 part,
+                np.ndim(self.proof.labels) == 2,
                 timeout_s=_QUANTISE_TIMEOUT_S,
             )
             found: list[float] = value_of(measured, error=GateError, doing="cannot measure the layers")

@@ -33,7 +33,7 @@ def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
 
 def _limits(manifest: ArtifactManifest) -> str:
     calibrated = (
-        "The probabilities are softmax outputs and were not calibrated."
+        "The probabilities are the network's own and were not calibrated."
         if manifest.temperature == 1
         else "The probabilities were calibrated on data like those above; where a class is rarer or more frequent than "
         "there, they are too high or too low, and a threshold may no longer fit."
@@ -51,17 +51,17 @@ def _limits(manifest: ArtifactManifest) -> str:
 
 def _what(manifest: ArtifactManifest) -> str:
     classes = ", ".join(f"{i} = {_plain(name)}" for i, name in enumerate(manifest.classes))
-    rule = (
-        "the class with the highest probability"
-        if manifest.decision == "argmax"
-        else f"class 1 from a probability of {manifest.threshold:.9g} on, else class 0"
-    )
+    rules = {
+        "argmax": "the class with the highest probability",
+        "each": "an image can have several classes, or none; each is taken as present from a probability of 0.5 on",
+        "threshold": f"class 1 from a probability of {manifest.threshold or 0:.9g} on, else class 0",
+    }
     return (
         f"A classifier of medical images: the backbone `{manifest.model.backbone}`, cut at `{manifest.model.cut}`, "
         f"with a new head, trained by `{manifest.strategy}` (seed {manifest.seed})"
         f"{', finetuned for 8 bits' if _is_finetuned(manifest) else ''} and exported as "
         f"{_FORMATS[manifest.format]} in {manifest.precision}.\n\n"
-        f"Classes: {classes}. Decision: {rule}."
+        f"Classes: {classes}. Decision: {rules[manifest.decision]}."
     )
 
 
@@ -133,7 +133,7 @@ def _interval(score: Score | None) -> str:
 
 def _calibration(calibration: Calibration | None) -> str:
     if calibration is None:
-        return "Not calibrated: the probabilities are the softmax of the logits."
+        return "Not calibrated: the probabilities are those that the network gives."
     on = f"{calibration.images} validation images of {calibration.patients} patients"
     told = (
         f"Not calibrated, though it was tried on {on}: {_plain(calibration.note)}."

@@ -28,6 +28,8 @@ _LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch._dynam
 class Deployable(nn.Module):
     """A classifier with its preprocessing in front and softmax behind: uint8 NHWC to probabilities.
 
+    With `multilabel` it is a sigmoid of each class.
+
     Normalisation, `(pixel/255 − mean) / std`, is one multiplication and one addition per channel. It
     is not folded into the first convolution, whose zero padding stands for the *normalised* zero.
     Tried in ONNX Runtime: transposing bytes instead of floats is up to a tenth slower, transposing
@@ -41,12 +43,19 @@ class Deployable(nn.Module):
     sharpness: Tensor
 
     def __init__(
-        self, network: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], temperature: float = 1.0
+        self,
+        network: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        temperature: float = 1.0,
+        multilabel: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.is_grey = len(mean) == 1
         self.is_scaled = temperature != 1
+        self.is_multilabel = multilabel
         self.register_buffer("sharpness", torch.tensor(1 / temperature, dtype=torch.float32))
         means, stds = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
         self.register_buffer("scale", (1 / (255 * stds)).float())
@@ -60,11 +69,16 @@ class Deployable(nn.Module):
         logits = self.network(pixels * self.scale + self.shift).to(torch.float32)
         if self.is_scaled:
             logits = logits * self.sharpness
-        return torch.softmax(logits, dim=1)
+        return torch.sigmoid(logits) if self.is_multilabel else torch.softmax(logits, dim=1)
 
 
 def make_deployable(
-    model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], temperature: float = 1.0
+    model: nn.Module,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    temperature: float = 1.0,
+    multilabel: bool = False,
 ) -> Deployable:
     """Wrap a copy of `model`, on the CPU, in float32 and in evaluation mode; the model itself stays as it is.
 
@@ -73,7 +87,11 @@ def make_deployable(
     network = copy.deepcopy(model).to("cpu", torch.float32)
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()  # training keeps weights channels-last
-    return Deployable(network, mean=mean, std=std, temperature=temperature).eval().requires_grad_(False)
+    return (
+        Deployable(network, mean=mean, std=std, temperature=temperature, multilabel=multilabel)
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def write_onnx(deployable: Deployable, path: Path, *, image_size: int, metadata: Mapping[str, str]) -> onnx.ModelProto:

@@ -123,7 +123,13 @@ def quantise_in_child(
 
 
 def measure_layers(
-    prepared: Path, folder: Path, recipe: str, ranges: Path, images: NDArray[np.uint8], layers: tuple[str, ...]
+    prepared: Path,
+    folder: Path,
+    recipe: str,
+    ranges: Path,
+    images: NDArray[np.uint8],
+    layers: tuple[str, ...],
+    multilabel: bool,
 ) -> list[float]:
     """Quantise one of `layers` after the other alone, and return what power of error each makes in the logits.
 
@@ -134,7 +140,7 @@ def measure_layers(
     for layer in layers:
         path = folder / "one.onnx"
         quantise(prepared, path, recipe=RECIPES[recipe], ranges=ranges, only=(layer,))
-        powers.append(error_power(_run(path, images), expected))
+        powers.append(error_power(_run(path, images), expected, multilabel=multilabel))
         path.unlink()
     return powers
 

@@ -232,7 +232,11 @@ def _write_single(
 ) -> Single:
     """Write a model in single precision, and check that the file does what the model does."""
     deployable = make_deployable(
-        model, mean=manifest.input.mean, std=manifest.input.std, temperature=manifest.temperature
+        model,
+        mean=manifest.input.mean,
+        std=manifest.input.std,
+        temperature=manifest.temperature,
+        multilabel=manifest.model.multilabel,
     )
     _write_source(deployable, manifest, path, version)
     golden = _ask_torch(deployable, manifest)

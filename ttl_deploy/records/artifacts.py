@@ -98,8 +98,9 @@ SHIFTED = (
     "class, as balanced class weights or sampling shift them, which no temperature mends."
 )
 """What to say where `Calibration.missed`."""
-OperatingRule = Literal["argmax", "youden", "sensitivity", "specificity"]
-OPERATING_RULES: tuple[OperatingRule, ...] = get_args(OperatingRule)
+OperatingRule = Literal["argmax", "youden", "sensitivity", "specificity", "each"]
+OPERATING_RULES: tuple[OperatingRule, ...] = tuple(rule for rule in get_args(OperatingRule) if rule != "each")
+"""Those that a user may ask for; `each` is what becomes of `argmax` where an image can have several classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +108,10 @@ class OperatingPoint:
     """From which probability on the file says class 1, by which rule, and what it does there.
 
     Attributes:
-        rule: `argmax` (the most probable class, no threshold), or how the threshold was chosen.
+        rule: `argmax` (the most probable class, no threshold), `each` (every class by itself, from 0.5 on), or how
+            the threshold was chosen.
         target: the share that the rules `sensitivity` and `specificity` keep; None for the others.
-        threshold: of the calibrated probability of class 1; None for `argmax`.
+        threshold: of the calibrated probability of class 1; None for `argmax` and `each`.
         low, high: bounds of its interval at `level`, the rule repeated on resamples of patients; or None.
         split, images, patients: what it was chosen on.
         method: how the interval was made, or why there is none.
@@ -132,7 +134,7 @@ class OperatingPoint:
     scores: tuple[Score, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.rule == "argmax") != (self.threshold is None):
+        if (self.rule in ("argmax", "each")) != (self.threshold is None):
             raise ValueError(f"the rule {self.rule} does not go with the threshold {self.threshold}")
 
 
@@ -228,11 +230,12 @@ class ArtifactManifest:
     The same JSON, without `files`, stands in the model file's metadata under `ttl_deploy`. `precision` is what was
     asked for, `executed` what really ran where the file was checked; `gate` what a lower precision must keep, and
     `quantisation` how it was made. The last three are None in older artifacts, and the last two in single precision.
-    `output` is the name of the probabilities `(batch, classes)`, which sum to 1 and are calibrated if
-    `calibration` says so; `scores` are of these. `decision` says how a probability becomes a class: `argmax`, or for
-    two classes `threshold`; `operating_point` says how that was chosen. Both are None in artifacts
-    that were exported before there were such, `calibration` also where it was not wanted. `comparison` is that of this
-    cut, as a mean over its seeds, with the full network on the test split; None where there was none.
+    `output` is the name of the probabilities `(batch, classes)`, which sum to 1 unless an image can have several
+    classes, and are calibrated if `calibration` says so; `scores` are of these. `decision` says how a probability
+    becomes a class: `argmax`, for two classes `threshold`, for several per image `each`; `operating_point` says how
+    that was chosen. Both are None in artifacts that were exported before there were such, `calibration` also where it
+    was not wanted. `comparison` is that of this cut, as a mean over its seeds, with the full network on the test
+    split; None where there was none.
     """
 
     name: str
@@ -243,7 +246,7 @@ class ArtifactManifest:
     decode: DecodeSettings
     input: InputSpec
     output: str
-    decision: Literal["argmax", "threshold"]
+    decision: Literal["argmax", "threshold", "each"]
     threshold: float | None
     scores: tuple[Score, ...]
     params: int

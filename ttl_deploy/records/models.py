@@ -51,7 +51,8 @@ class NarrowLayer:
 class ModelSpec:
     """All that is needed to rebuild a model's structure; its weights live in a safetensors file.
 
-    `cut` is a cut's name, or `full`. `image_size` in pixels; inputs are RGB. With `exits` it is one
+    `cut` is a cut's name, or `full`. With `multilabel` every class is answered by itself (sigmoid), else one of
+    them (softmax). `image_size` in pixels; inputs are RGB. With `exits` it is one
     network with a head at each of these cuts, shallow to deep, the last of which is `cut`. `width` is the
     share of channels that pruning leaves; `layers` is what that makes of the layers, none at full width.
     """
@@ -63,6 +64,7 @@ class ModelSpec:
     pool: Pool = "avg"
     dropout: float = 0.0
     exits: tuple[str, ...] = ()
+    multilabel: bool = False
     width: float = 1.0
     layers: tuple[NarrowLayer, ...] = ()
 

@@ -20,6 +20,8 @@ def describe_calibration(calibration: Calibration | None) -> str:
 
 def describe_operating_point(point: OperatingPoint) -> str:
     """Say from which probability on class 1 is decided for, how sure that is, and by which rule."""
+    if point.rule == "each":
+        return "every class by itself, present from probability 0.5 on"
     if point.threshold is None:
         return "the most probable class"
     bounds = "no interval" if point.low is None or point.high is None else f"[{point.low:.3f}, {point.high:.3f}]"

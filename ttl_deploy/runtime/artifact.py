@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.errors import ArtifactError, DataError, NoRunError
+from ttl_deploy.evidence.operating_point import PRESENT_FROM
 from ttl_deploy.files import sha256_file
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, FileEntry, FileFormat
@@ -130,7 +131,12 @@ def _is_shared_int8(manifest: ArtifactManifest) -> bool:
 
 
 def decide(probabilities: NDArray[np.float32], manifest: ArtifactManifest) -> NDArray[np.intp]:
-    """Turn probabilities `(N, classes)` into class indices `(N,)`: largest, or second class from a threshold on."""
+    """Turn probabilities `(N, classes)` into class indices `(N,)`: largest, or second class from a threshold on.
+
+    Where an image can have several classes it is whether it has each, `(N, classes)` of 0 and 1.
+    """
+    if manifest.decision == "each":
+        return (probabilities >= PRESENT_FROM).astype(np.intp)
     if manifest.decision == "threshold" and manifest.threshold is not None:
         return (probabilities[:, 1] >= manifest.threshold).astype(np.intp)
     return np.asarray(np.argmax(probabilities, axis=1), dtype=np.intp)

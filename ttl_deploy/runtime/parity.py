@@ -11,21 +11,22 @@ from ttl_deploy import plugins
 from ttl_deploy.evidence import noninferiority
 from ttl_deploy.evidence.intervals import LEVEL, resample, subtract_resampled
 from ttl_deploy.records.artifacts import ArtifactManifest, AurocDrop, Execution, Gate, Parity
-from ttl_deploy.records.data import Split
+from ttl_deploy.records.data import Label, Split
 from ttl_deploy.records.scores import Metric, Needed, PairedDifference
 from ttl_deploy.runtime.artifact import decide
 from ttl_deploy.runtime.inference import run_batches
 
 PARITY_LIMIT = 1e-4
 _LEAST = 1e-30
+_LEAST_OF_TWO = 2.0**-24  # nearer to 1 than this no number of single precision comes
 _ONLY: tuple[Metric, ...] = ("auroc",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """Labels `(N,)` and patients `(N,)` of the images that probabilities are compared on."""
+    """Labels and patients of the images that probabilities are compared on, one of each per image."""
 
-    labels: Sequence[int]
+    labels: Sequence[Label]
     patients: Sequence[str]
     split: Split
 
@@ -72,7 +73,8 @@ def compare(
     """
     difference = np.abs(given.astype(np.float64) - expected.astype(np.float64))
     difference = np.where(np.isfinite(difference), difference, 1.0)
-    flipped = int(np.sum(decide(given, manifest) != decide(expected, manifest))) if count_flips else 0
+    flipped = count_flipped(given, expected, manifest) if count_flips else 0
+    several = manifest.decision == "each"
     worst = difference.max(axis=1) if difference.size else np.zeros(0)
     return Parity(
         images=len(given),
@@ -82,31 +84,41 @@ def compare(
         limit=limit,
         reference=reference,
         percentiles=_percentiles(worst),
-        sqnr_db=sqnr_db(given, expected),
+        sqnr_db=sqnr_db(given, expected, multilabel=several),
         auroc=None if truth is None else compare_auroc(given, expected, truth, gate=gate),
         gate=gate,
         executed=executed,
     )
 
 
-def sqnr_db(given: NDArray[np.float32], expected: NDArray[np.float32]) -> float | None:
+def count_flipped(given: NDArray[np.float32], expected: NDArray[np.float32], manifest: ArtifactManifest) -> int:
+    """Return for how many images another decision is made; of several per image, any other."""
+    differ = decide(given, manifest) != decide(expected, manifest)
+    return int((differ.any(axis=1) if differ.ndim == 2 else differ).sum())
+
+
+def sqnr_db(given: NDArray[np.float32], expected: NDArray[np.float32], *, multilabel: bool = False) -> float | None:
     """Return the power of the reference's log-probabilities over that of their error, in decibels.
 
-    They are centred per image, which turns them into logits but for a constant. None where there is nothing to
-    compare, no error, or a value that is not finite.
+    They are centred per image, which turns them into logits but for a constant; with `multilabel` they are the logits
+    of each class. None where there is nothing to compare, no error, or a value that is not finite.
     """
     if not given.size or not (np.isfinite(given).all() and np.isfinite(expected).all()):
         return None
-    noise = error_power(given, expected)
-    signal = float(np.square(_centred_logs(expected)).sum())
+    noise = error_power(given, expected, multilabel=multilabel)
+    signal = float(np.square(_logits(expected, multilabel=multilabel)).sum())
     return float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else None
 
 
-def error_power(given: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return the sum of squares by which centred log-probabilities `(N, classes)` differ; infinite where not finite."""
+def error_power(given: NDArray[np.float32], expected: NDArray[np.float32], *, multilabel: bool = False) -> float:
+    """Return the sum of squares by which centred log-probabilities `(N, classes)` differ; infinite where not finite.
+
+    With `multilabel` it is the logits of each class that are compared.
+    """
     if not np.isfinite(given).all():
         return float("inf")
-    return float(np.square(_centred_logs(given) - _centred_logs(expected)).sum())
+    own, others = (_logits(one, multilabel=multilabel) for one in (given, expected))
+    return float(np.square(own - others).sum())
 
 
 def compare_auroc(
@@ -137,8 +149,12 @@ def _percentiles(worst: NDArray[np.float64]) -> tuple[float, float, float] | Non
     return float(median), float(high), float(highest)
 
 
-def _centred_logs(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+def _logits(probabilities: NDArray[np.float32], *, multilabel: bool) -> NDArray[np.float64]:
+    values = probabilities.astype(np.float64)
+    if multilabel:
+        bounded = np.clip(values, _LEAST_OF_TWO, 1 - _LEAST_OF_TWO)
+        return np.asarray(np.log(bounded) - np.log1p(-bounded))
+    logs = np.log(np.maximum(values, _LEAST))
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 
 
@@ -147,9 +163,16 @@ def why_undefined(given: NDArray[np.float32], truth: Truth) -> str:
     if not np.isfinite(given).all():
         return "some probabilities are not finite"
     labels, patients = np.asarray(truth.labels), np.asarray(truth.patients)
-    if len(np.unique(labels)) < 2:
+    if labels.ndim == 2:
+        both = labels[:, ((labels == 1).any(axis=0)) & ((labels == 0).any(axis=0))]
+        if not both.shape[1]:
+            return "no class is present in some images and absent in others"
+        sides = [patients[column == mark] for column in both.T for mark in (0, 1)]
+    elif len(np.unique(labels)) < 2:
         return "all images are of one class"
-    fewest = min(len(np.unique(patients[labels == one])) for one in np.unique(labels))
+    else:
+        sides = [patients[labels == one] for one in np.unique(labels)]
+    fewest = min(len(np.unique(side)) for side in sides)
     if fewest < noninferiority.FEWEST_PATIENTS:
         return f"a class stands for {fewest} patients only, fewer than {noninferiority.FEWEST_PATIENTS}"
     return ""

@@ -198,7 +198,16 @@ def _answer(
             yield image
             continue
         values, index = next(rows)
-        yield Prediction(path=path, predicted=classes[index], probabilities=tuple(float(value) for value in values))
+        yield Prediction(
+            path=path, predicted=name_answer(index, classes), probabilities=tuple(float(value) for value in values)
+        )
+
+
+def name_answer(decided: NDArray[np.intp], classes: Sequence[str]) -> str:
+    """Name the decided class; of several per image, all that are present, joined by `|`, or nothing."""
+    if np.ndim(decided) == 0:
+        return classes[int(decided)]
+    return "|".join(name for name, present in zip(classes, decided, strict=True) if present)
 
 
 def _row(prediction: Prediction | PredictionFailure, classes: int) -> list[str]:

@@ -20,7 +20,7 @@ from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import DataError, LabelError, NoRunError, UsageError
 from ttl_deploy.files import unescape_cell
 from ttl_deploy.records.candidates import slug_of
-from ttl_deploy.records.data import Sample, Split
+from ttl_deploy.records.data import ABSENT, PRESENT, UNKNOWN, Label, Sample, Split
 from ttl_deploy.records.trials import TestOpening
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.artifact import open_artifact
@@ -262,7 +262,8 @@ def _read_labels(path: Path, split: Split, classes: tuple[str, ...]) -> tuple[tu
 
 
 def _sample(row: Mapping[str, str], split: Split, classes: tuple[str, ...], source: Path) -> Sample:
-    if row["label"] not in classes:
+    label = _parse_label(row["label"], classes)
+    if label is None:
         raise LabelError(
             f"{source} labels {row['path']} as {row['label']!r}, but predicted are {', '.join(map(repr, classes))}"
         )
@@ -270,11 +271,21 @@ def _sample(row: Mapping[str, str], split: Split, classes: tuple[str, ...], sour
         raise LabelError(f"{source} has no patient_id for {row['path']}: give every image one, or leave the column out")
     return Sample(
         path=row["path"].replace("\\", "/"),
-        label=classes.index(row["label"]),
+        label=label,
         patient_id=row.get("patient_id", row["path"]),
         split=split,
         sha256=row.get("sha256", ""),
     )
+
+
+def _parse_label(text: str, classes: tuple[str, ...]) -> Label | None:
+    """Read a class's name, or, where an image can have several, `1`, `0` or `?` for each as in a run's manifest.csv."""
+    if text in classes:
+        return classes.index(text)
+    marks = {"1": PRESENT, "0": ABSENT, "?": UNKNOWN}
+    if len(text) == len(classes) and marks.keys() >= set(text):
+        return tuple(marks[character] for character in text)
+    return None
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

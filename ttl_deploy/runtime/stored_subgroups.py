@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.data.labels import label_array
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import NoRunError, UnknownNameError, UsageError
 from ttl_deploy.evidence import columns, subgroups
 from ttl_deploy.evidence.calibration import apply_temperature
 from ttl_deploy.evidence.noninferiority import FEWEST_PATIENTS
+from ttl_deploy.evidence.operating_point import EACH
 from ttl_deploy.evidence.subgroups import Cases, Scored
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest
@@ -91,7 +93,7 @@ def describe_subgroups(
     other = _find_reference(run, model, chosen)
     groupings, left_out = columns.find_groupings([sample.extra for sample in own.samples], by=by, bands=bands)
     cases = Cases(
-        labels=np.array([sample.label for sample in own.samples], dtype=np.int64),
+        labels=label_array(own.samples),
         patients=np.array([sample.patient_id for sample in own.samples]),
         classes=own.classes,
         split=chosen,
@@ -104,7 +106,7 @@ def describe_subgroups(
         model=model.key,
         reference=None if other is None else other.key,
         classes=own.classes,
-        decision=rule.describe(own.classes),
+        decision=EACH.in_words if cases.labels.ndim == 2 else rule.describe(own.classes),
         level=cases.level,
         patients_known=own.patients_known,
         fewest=FEWEST_PATIENTS,

@@ -12,7 +12,7 @@ from ttl_deploy.evidence.intervals import scores
 from ttl_deploy.evidence.operating_point import count_near
 from ttl_deploy.plugins import Session
 from ttl_deploy.records.artifacts import ArtifactManifest, Parity, VerifyReport
-from ttl_deploy.records.data import Split
+from ttl_deploy.records.data import Label, Split
 from ttl_deploy.records.scores import Score
 from ttl_deploy.runtime.artifact import Artifact, precision_to_ask
 from ttl_deploy.runtime.inference import open_safely, run_batches
@@ -25,13 +25,13 @@ class LabelledImages:
 
     Attributes:
         images: uint8 `(N, H, W, 3)`, or batches of such; decoded with the artifact's settings.
-        labels: indices into `classes`.
+        labels: indices into `classes`, or a mark for each of them.
         sha256s: of the source files, by which the recorded references are found.
         split: which split of the data these are; `all` for everything, training images included.
     """
 
     images: NDArray[np.uint8] | Iterable[NDArray[np.uint8]]
-    labels: Sequence[int]
+    labels: Sequence[Label]
     patients: Sequence[str]
     sha256s: Sequence[str]
     classes: tuple[str, ...]
@@ -96,7 +96,7 @@ def verify(
         passed=golden.passed and (manifest.gate is None if parity is None else parity.passed),
         note=_note(golden, parity, data, manifest, found=len(rows)),
         threshold=threshold,
-        near_threshold=count_near(probabilities, threshold, limit=limit),
+        near_threshold=count_near(probabilities, threshold, limit=limit, multilabel=manifest.decision == "each"),
         limit=limit,
         precision=manifest.precision,
         executed=executed,

@@ -13,7 +13,7 @@ from ttl_deploy.records.artifacts import Calibration, CalibrationEffect, Operati
 from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Metric, Score
 
-Predicted = NDArray[np.float32]
+Predicted = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,10 @@ def settle(
     own = truth["val"]
     temperature = calibration.fit_temperature(probabilities["val"], own.labels) if calibrate else None
     value = 1.0 if temperature is None else temperature.value
-    after = {split: calibration.apply_temperature(given, value) for split, given in probabilities.items()}
+    several = np.ndim(own.labels) == 2
+    after = {
+        split: calibration.apply_temperature(given, value, multilabel=several) for split, given in probabilities.items()
+    }
     point = operating_point.choose_operating_point(rule, after["val"], own.labels, own.patients)
     scored = {split: _scores(after[split], truth[split], point.threshold) for split in after}
     scores = tuple(score for of_split in scored.values() for score in of_split)

@@ -69,12 +69,21 @@ def _refuse_circle(text: str, teacher_of: Mapping[str, str | None]) -> None:
         following = teacher_of[following]
 
 
-def make_trials(settings: SearchSettings, cuts: Sequence[Cut], *, classes: int, feeding: Feeding) -> TrialOf:
+def make_trials(
+    settings: SearchSettings, cuts: Sequence[Cut], *, classes: int, feeding: Feeding, multilabel: bool = False
+) -> TrialOf:
     """Describe every trial: all cuts by the strategies of the settings, the full network by their teachers' too."""
     teacher_of = find_teachers(settings.strategies)
     return {
         (cut, strategy, seed): make_trial(
-            settings, cut, strategy, seed, teacher=teacher_of[strategy], classes=classes, feeding=feeding
+            settings,
+            cut,
+            strategy,
+            seed,
+            teacher=teacher_of[strategy],
+            classes=classes,
+            multilabel=multilabel,
+            feeding=feeding,
         )
         for cut, strategy in _pairs(settings, cuts, teacher_of)
         for seed in settings.seeds
@@ -149,6 +158,7 @@ def make_trial(
     *,
     teacher: str | None,
     classes: int,
+    multilabel: bool,
     feeding: Feeding,
 ) -> Trial:
     """Describe the training of one cut by one strategy from one seed.
@@ -159,6 +169,7 @@ def make_trial(
         backbone=settings.backbone,
         cut=cut,
         classes=classes,
+        multilabel=multilabel,
         image_size=settings.decode.image_size,
         pool=settings.pool,
         dropout=settings.dropout,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttl_deploy.data.labels import label_array
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import NoRunError
 from ttl_deploy.evidence import choice, front
@@ -175,7 +176,7 @@ def labelled_split(data: Path, split: Split) -> LabelledSplit:
     samples = manifest.samples
     return LabelledSplit(
         split=split,
-        labels=np.array([sample.label for sample in samples if sample.split == split], dtype=np.int64),
+        labels=label_array([sample for sample in samples if sample.split == split]),
         patients=np.array([sample.patient_id for sample in samples if sample.split == split]),
         patients_known=manifest.patients_known,
         graded=are_grades(manifest.classes),

@@ -11,6 +11,7 @@ import numpy as np
 
 from ttl_deploy import pixels
 from ttl_deploy.data.decoding import WORTH_PROCESSES
+from ttl_deploy.data.labels import label_array
 from ttl_deploy.evidence.linear_probe import fit_probe
 from ttl_deploy.records.data import DecodeSettings, Manifest
 from ttl_deploy.records.models import FULL, Cut, ModelSpec
@@ -78,7 +79,7 @@ def time_fits(cuts: Sequence[Cut], manifest: Manifest) -> float:
     began = time.perf_counter()
     fit_probe(
         rng.normal(size=(len(train), width)),
-        np.array([sample.label for sample in train]),
+        label_array(train),
         np.array([sample.patient_id for sample in train]),
         rng.normal(size=(len(val), width)),
         classes=len(manifest.classes),

@@ -131,7 +131,8 @@ def _time_model(trial: Trial, device: torch.device) -> Timed:
     phase = find_strategy("full").phases(model, trial.model, settings)[0]
     learning = Learning(model, phase)
     precision = devices.pick_precision(settings.precision, device=device, model=model)
-    loss = losses.training_loss(None, settings=settings).to(device)
+    pixels = _draw(trial, max(settings.batch_size, evaluation.BATCH_SIZE))
+    loss = losses.task_loss(pixels.labels, classes=trial.model.classes, settings=settings).module.to(device)
 
     def loss_of(images: Tensor, labels: Tensor) -> Tensor:
         value: Tensor = loss(model(batches.normalise(images, trial.input)).float(), labels)
@@ -140,7 +141,6 @@ def _time_model(trial: Trial, device: torch.device) -> Timed:
     steps = GuardedSteps(
         model, loss_of, class_weights=None, precision=precision, device=device, clip_norm=settings.clip_norm
     )
-    pixels = _draw(trial, max(settings.batch_size, evaluation.BATCH_SIZE))
     generator = torch.Generator().manual_seed(0)
 
     def train(count: int) -> None:
@@ -160,11 +160,12 @@ def _time_model(trial: Trial, device: torch.device) -> Timed:
 
 
 def _draw(trial: Trial, count: int) -> LabelledPixels:
-    rng, side = np.random.default_rng(0), trial.model.image_size
+    rng, side, classes = np.random.default_rng(0), trial.model.image_size, trial.model.classes
+    several = trial.model.multilabel
     return LabelledPixels(
         array=rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
         rows=np.arange(count, dtype=np.int64),
-        labels=rng.integers(0, trial.model.classes, count).astype(np.int64),
+        labels=rng.integers(0, 2 if several else classes, (count, classes) if several else count).astype(np.int64),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.labels import label_array
 from ttl_deploy.data.manifest import limit_train
 from ttl_deploy.evidence import intervals
 from ttl_deploy.evidence.linear_probe import fit_probe
@@ -115,7 +116,7 @@ def _fit(
 
 
 def _labels(manifest: Manifest, split: Split) -> NDArray[np.int64]:
-    return np.array([manifest.samples[position].label for position in manifest.of_split(split)], dtype=np.int64)
+    return label_array([manifest.samples[position] for position in manifest.of_split(split)])
 
 
 def _patients(manifest: Manifest, split: Split) -> NDArray[np.str_]:

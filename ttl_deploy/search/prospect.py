@@ -102,7 +102,7 @@ def look_ahead(settings: SearchSettings, *, note: Note, progress: Progress) -> P
         )
     classes, images = len(manifest.classes), count_images(manifest)
     cuts = find_cuts(settings, classes=classes)
-    trials = make_trials(settings, cuts, classes=classes, feeding=feeding)
+    trials = make_trials(settings, cuts, classes=classes, feeding=feeding, multilabel=manifest.multilabel)
     used = find_weights_used(settings, cuts)
     macs = {cut.name: cut.macs for cut in cuts}
     uncovered = {one.cut for one in used.cuts if not one.covered}

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.labels import classes_of
 from ttl_deploy.plugins import Progress, Proof
 from ttl_deploy.records.artifacts import CalibrationImages, Gate, Precision
 from ttl_deploy.records.data import Manifest, Sample
@@ -49,21 +50,25 @@ def gather(
 def choose_calibration(data: Manifest, *, seed: int, count: int = CALIBRATION_IMAGES) -> list[int]:
     """Return positions of `count` training images, or all where they are fewer, equally many per class if they last.
 
-    Within a class one image per patient, drawn at random, before any patient gives a second.
+    Where images can have several classes, as many are drawn that have none. Within a class one image per patient,
+    drawn at random, before any patient gives a second.
     """
     rng = np.random.default_rng(seed)
     by_class = [_one_per_patient_first(data, label, rng) for label in range(len(data.classes))]
-    chosen: list[int] = []
+    if data.multilabel:
+        by_class = [*by_class, _one_per_patient_first(data, None, rng)]
+    chosen: dict[int, None] = {}
     while len(chosen) < count and any(by_class):
         for waiting in by_class:
             if waiting and len(chosen) < count:
-                chosen.append(waiting.pop(0))
-    return chosen
+                chosen[waiting.pop(0)] = None
+    return list(chosen)
 
 
-def _one_per_patient_first(data: Manifest, label: int, rng: np.random.Generator) -> list[int]:
-    """Order a class's training images at random, each patient's first before anybody's second."""
-    own = [position for position in data.of_split("train") if data.samples[position].label == label]
+def _one_per_patient_first(data: Manifest, label: int | None, rng: np.random.Generator) -> list[int]:
+    """Order a class's training images, or those of none, at random, each patient's first before anybody's second."""
+    held = {position: classes_of(data.samples[position].label) for position in data.of_split("train")}
+    own = [position for position, found in held.items() if (label in found if label is not None else not found)]
     seen: dict[str, int] = {}
     order = []
     for position in rng.permutation(own):
@@ -79,7 +84,7 @@ def _describe(samples: Sequence[Sample], *, classes: int) -> CalibrationImages:
         split="train",
         images=len(samples),
         patients=len({sample.patient_id for sample in samples}),
-        per_class=tuple(sum(sample.label == label for sample in samples) for label in range(classes)),
+        per_class=tuple(sum(label in classes_of(sample.label) for sample in samples) for label in range(classes)),
         seed=SEED,
         sha256=hashlib.sha256(hashes.encode()).hexdigest(),
     )

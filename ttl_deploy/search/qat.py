@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.labels import label_array
 from ttl_deploy.errors import GateError
 from ttl_deploy.models import weights
 from ttl_deploy.models.truncation import TruncatedModel
@@ -65,7 +66,7 @@ def plan_finetuning(
 def pixels_of(data: Manifest, cache: PixelCache, split: Split) -> LabelledPixels:
     """Return the images and labels of a split, in the manifest's order."""
     positions = np.array(data.of_split(split), dtype=np.int64)
-    labels = np.array([data.samples[position].label for position in positions], dtype=np.int64)
+    labels = label_array([data.samples[position] for position in positions])
     return LabelledPixels(array=cache.array, rows=cache.rows[positions].astype(np.int64), labels=labels)
 
 

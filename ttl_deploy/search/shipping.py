@@ -282,7 +282,7 @@ def _describe(
             max_batch=1,
         ),
         output="probabilities",
-        decision="argmax" if threshold is None else "threshold",
+        decision="each" if spec.multilabel else "argmax" if threshold is None else "threshold",
         threshold=threshold,
         scores=settled.scores,  # the shipped weights' own; the front's are means over seeds
         params=result.params,

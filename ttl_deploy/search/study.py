@@ -62,7 +62,7 @@ def run_study(
         manifest = read_data(study)
         classes, images = len(manifest.classes), count_images(manifest)
         cuts = find_cuts(settings, classes=classes)
-        trials = make_trials(settings, cuts, classes=classes, feeding=feeding)
+        trials = make_trials(settings, cuts, classes=classes, feeding=feeding, multilabel=manifest.multilabel)
         environment.check_weights(run, settings, cuts, note=reporter.note)
         specs = [trials[cut.name, settings.strategies[0], settings.seeds[0]].model for cut in cuts]
         wanted = find_costs(study, manifest, cuts, specs)

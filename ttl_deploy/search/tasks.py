@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ttl_deploy.data.cache import PixelCache
+from ttl_deploy.data.labels import label_array
 from ttl_deploy.data.manifest_files import load_manifest
 from ttl_deploy.errors import WeightsError
 from ttl_deploy.models import truncation, weights
@@ -126,7 +127,7 @@ def load_pixels(run: RunFolder, cache: Path, splits: tuple[Split, ...]) -> Mappi
     """Map the cached images of some splits, in the manifest's order."""
     manifest = load_manifest(run.data)
     pixels = PixelCache.load(cache)
-    labels = np.array([sample.label for sample in manifest.samples], dtype=np.int64)
+    labels = label_array(manifest.samples)
     chosen = {split: np.array(manifest.of_split(split), dtype=np.int64) for split in splits}
     return {
         split: LabelledPixels(
@@ -159,5 +160,5 @@ def _predict_test(task: Task, run: RunFolder, device: torch.device) -> None:
     model = devices.place(model, device)
     with devices.repeatable(task.trial.train.threads):
         logits = evaluation.predict(model, data, convention=task.trial.input, device=device)
-    predicted = evaluation.probabilities(logits)
+    predicted = evaluation.probabilities(logits, multilabel=task.trial.model.multilabel)
     evaluation.save_predictions(folder / "predictions_test.npz", predicted=predicted, labels=data.labels)

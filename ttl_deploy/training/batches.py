@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ttl_deploy.errors import UsageError
 from ttl_deploy.records.models import InputConvention
 from ttl_deploy.records.trials import Augmentation, Sampling
 
@@ -22,7 +23,10 @@ Plan = tuple[NDArray[np.int64], ...]
 
 @dataclass(frozen=True, slots=True)
 class LabelledPixels:
-    """Images of one split: `rows` into a uint8 array `(n, S, S, 3)`, and their labels `(len(rows),)`."""
+    """Images of one split: `rows` into a uint8 array `(n, S, S, 3)`, and their labels.
+
+    These are class numbers `(len(rows),)`, or marks `(len(rows), classes)`: 1 present, 0 absent, -1 not known.
+    """
 
     array: NDArray[np.uint8]
     rows: NDArray[np.int64]
@@ -63,7 +67,14 @@ def balanced(labels: NDArray[np.int64], *, batch_size: int, seed: int, epoch: in
 
 
 def plan_epoch(labels: NDArray[np.int64], *, sampling: Sampling, batch_size: int, seed: int, epoch: int) -> Plan:
-    """Return an epoch's training batches over images with these labels, `shuffled` or `balanced`."""
+    """Return an epoch's training batches over images with these labels, `shuffled` or `balanced`.
+
+    Raises `UsageError` where images with several labels are to be balanced.
+    """
+    if sampling == "balanced" and labels.ndim == 2:
+        raise UsageError(
+            "--sampling balanced wants one class per image, and these have several labels: use --class-weights balanced"
+        )
     if sampling == "balanced":
         return balanced(labels, batch_size=batch_size, seed=seed, epoch=epoch)
     return shuffled(len(labels), batch_size=batch_size, seed=seed, epoch=epoch)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from ttl_deploy.evidence import metrics
 from ttl_deploy.files import publish_bytes
 from ttl_deploy.records.models import InputConvention
-from ttl_deploy.training import batches, devices
+from ttl_deploy.training import batches, devices, losses
 from ttl_deploy.training.batches import LabelledPixels
 
 BATCH_SIZE = 64
@@ -81,27 +81,32 @@ def _run_over(
     return results
 
 
-def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the softmax over classes of logits `(n, C)` or `(n, exits, C)`, as fp32 torch computes it."""
-    return functional.softmax(torch.from_numpy(logits), dim=-1).numpy()
+def probabilities(logits: NDArray[np.float32], *, multilabel: bool) -> NDArray[np.floating]:
+    """Return the softmax over classes of logits `(n, C)` or `(n, exits, C)`, as fp32 torch computes it.
+
+    With several labels per image it is the sigmoid of each, in double precision: single precision would round
+    probabilities near 1 so that their logits, which calibration needs, are lost.
+    """
+    given = torch.from_numpy(logits)
+    return (torch.sigmoid(given.double()) if multilabel else functional.softmax(given, dim=-1)).numpy()
 
 
 def mean_loss(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the unweighted mean cross-entropy of logits `(n, C)` or `(n, exits, C)`."""
+    """Return the unweighted mean cross-entropy of logits `(n, C)` or `(n, exits, C)`; labels `(n,)` or `(n, C)`."""
     given, wanted = torch.from_numpy(logits), torch.from_numpy(labels)
     if given.ndim == 3:
-        given, wanted = given.flatten(0, 1), wanted.repeat_interleave(given.shape[1])
-    return float(functional.cross_entropy(given, wanted))
+        given, wanted = given.flatten(0, 1), wanted.repeat_interleave(given.shape[1], dim=0)
+    return float(losses.masked_bce(given, wanted) if wanted.ndim == 2 else functional.cross_entropy(given, wanted))
 
 
-def mean_auroc(predicted: NDArray[np.float32], labels: NDArray[np.int64]) -> float | None:
+def mean_auroc(predicted: NDArray[np.floating], labels: NDArray[np.int64]) -> float | None:
     """Return the macro AUROC of probabilities `(n, C)`, the mean over exits where they are `(n, exits, C)`."""
     scored = predicted if predicted.ndim == 2 else np.moveaxis(predicted, 1, 0)
     return metrics.evaluate("auroc", scored, labels).value
 
 
-def save_predictions(path: Path, *, predicted: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-    """Publish probabilities `(n, C)` and labels `(n,)` of one split, in the manifest's order."""
+def save_predictions(path: Path, *, predicted: NDArray[np.floating], labels: NDArray[np.int64]) -> None:
+    """Publish probabilities `(n, C)` and labels `(n,)` or `(n, C)` of one split, in the manifest's order."""
     buffer = io.BytesIO()
     np.savez(buffer, probabilities=predicted, labels=labels)
     publish_bytes(path, buffer.getvalue())

@@ -99,5 +99,6 @@ def joint_loss(logits: Tensor, labels: Tensor, loss_of: LossOf, *, teach: float)
     if not teach or len(exits) < 2:
         return loss
     deepest = exits[-1].detach()
-    divergences = [soft_divergence(one, deepest, temperature=1.0).mean() for one in exits[:-1]]
+    apart = labels.ndim == 2
+    divergences = [soft_divergence(one, deepest, temperature=1.0, multilabel=apart).mean() for one in exits[:-1]]
     return loss + teach * torch.stack(divergences).mean()

@@ -56,7 +56,7 @@ class _Outcome:
     val_loss: float
     val_auroc: float | None
     wait_share: float
-    predicted: NDArray[np.float32]
+    predicted: NDArray[np.floating]
 
 
 class _Training:
@@ -96,8 +96,7 @@ class _Training:
         self._enter_phase()
 
     def _set_up(self, train: LabelledPixels, val: LabelledPixels) -> Setup:
-        kind, classes = self.settings.class_weights, self.trial.model.classes
-        balance = losses.class_weights(train.labels, classes=classes, kind=kind)
+        task = losses.task_loss(train.labels, classes=self.trial.model.classes, settings=self.settings)
         return Setup(
             trial=self.trial,
             train=train,
@@ -105,8 +104,8 @@ class _Training:
             model=self.model,
             compiled=torch.compile(self.model) if self.settings.compile else self.model,
             scored=cast(Model, self.average.module) if self.average else self.model,
-            loss=losses.training_loss(balance, settings=self.settings).to(self.device),
-            class_weights=balance,
+            loss=task.module.to(self.device),
+            class_weights=task.class_weights,
             device=self.device,
         )
 
@@ -269,12 +268,12 @@ class _Training:
     def _validate(self, train_loss: float, wait_share: float) -> _Outcome:
         logits = self.material.predict()
         loss, auroc = evaluation.mean_loss(logits, self.setup.val.labels), None
-        predicted = evaluation.probabilities(logits)
+        predicted = evaluation.probabilities(logits, multilabel=self.trial.model.multilabel)
         if math.isfinite(loss):
             auroc = evaluation.mean_auroc(predicted, self.setup.val.labels)
         return _Outcome(train_loss, loss, auroc, wait_share, predicted)
 
-    def _keep(self, predicted: NDArray[np.float32]) -> None:
+    def _keep(self, predicted: NDArray[np.floating]) -> None:
         """Publish the weights, and the validation probabilities that they give."""
         weights.save_weights(self.setup.scored, self.folder / WEIGHTS, convention=self.trial.input)
         evaluation.save_predictions(self.folder / PREDICTIONS, predicted=predicted, labels=self.setup.val.labels)

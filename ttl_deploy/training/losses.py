@@ -1,5 +1,7 @@
 """What is minimised. All losses take logits."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttl_deploy.records.trials import ClassWeights, TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLoss:
+    """What a training minimises; `class_weights` `(C,)` are those by which the mean over images is weighted, if any."""
+
+    module: nn.Module
+    class_weights: Tensor | None
+
+
+def task_loss(labels: NDArray[np.int64], *, classes: int, settings: TrainSettings) -> TaskLoss:
+    """Return the loss that the settings ask for, balanced by training labels `(n,)`, or `(n, C)` of several each."""
+    if labels.ndim == 2:
+        gamma = settings.focal_gamma if settings.loss == "focal" else 0.0
+        positives = positive_weights(labels, kind=settings.class_weights)
+        return TaskLoss(MaskedBce(positives, gamma=gamma, label_smoothing=settings.label_smoothing), None)
+    weights = class_weights(labels, classes=classes, kind=settings.class_weights)
+    return TaskLoss(training_loss(weights, settings=settings), weights)
+
+
+def image_weights(labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return what each image counts in a batch's mean loss, `(N,)`.
+
+    By its class's weight; of several labels per image, by how many of them are known.
+    """
+    if labels.ndim == 2:
+        return (labels >= 0).sum(dim=1).float()
+    return torch.ones(len(labels), device=labels.device) if weights is None else weights[labels]
 
 
 def training_loss(weights: Tensor | None, *, settings: TrainSettings) -> nn.Module:
@@ -72,33 +102,58 @@ def focal(
     return -(wanted * weights * doubt**gamma * log_likely).sum() / weights[labels].sum()
 
 
-def masked_bce(
-    logits: Tensor, labels: Tensor, *, pos_weight: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
-    """Return the binary cross-entropy of logits `(N, L)`, averaged over the known entries of `labels` `(N, L)`.
+class MaskedBce(nn.Module):
+    """Binary cross-entropy of several labels per image; unknown ones count for nothing."""
 
-    Labels are 0 or 1, and NaN where missing or uncertain. A batch without a known entry gives 0, with zero
-    gradients. `pos_weight` `(L,)` multiplies the term of the positives. Smoothing moves labels towards 1/2.
+    positives: Tensor | None
+
+    def __init__(self, positives: Tensor | None, *, gamma: float = 0.0, label_smoothing: float = 0.0) -> None:
+        """Keep the weights of the positives `(C,)`, and focal's gamma, 0 or more."""
+        super().__init__()
+        self.register_buffer("positives", positives)
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch."""
+        return masked_bce(
+            logits, labels, positives=self.positives, gamma=self.gamma, label_smoothing=self.label_smoothing
+        )
+
+
+def masked_bce(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    positives: Tensor | None = None,
+    gamma: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the binary cross-entropy of logits `(N, C)`, averaged over the known entries of `labels` `(N, C)`.
+
+    Labels are whole numbers: 1 present, 0 absent, -1 not known. A batch without a known entry gives 0, with zero
+    gradients. `positives` `(C,)` multiplies the term of the positives. Smoothing moves labels towards 1/2. `gamma`
+    weighs down what is already right (Lin et al. 2017, equation 4, for each label by itself).
     """
-    known = ~torch.isnan(labels)
-    # Unknown entries are replaced before the loss, not after: a NaN times 0 is still NaN in the backward pass.
-    targets = torch.where(known, labels, 0.0) * (1 - label_smoothing) + label_smoothing / 2
-    terms = functional.binary_cross_entropy_with_logits(
-        torch.where(known, logits, 0.0), targets, pos_weight=pos_weight, reduction="none"
-    )
+    known = labels >= 0
+    # Unknown entries are replaced before the loss, not after: what comes of them must not reach the gradients.
+    targets = torch.where(known, labels, 0).to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+    given = torch.where(known, logits, 0.0)
+    terms = functional.binary_cross_entropy_with_logits(given, targets, pos_weight=positives, reduction="none")
+    if gamma:
+        right = torch.where(labels == 1, given, -given)
+        doubt = torch.sigmoid(-right).clamp(min=torch.finfo(given.dtype).tiny)
+        terms = terms * doubt**gamma
     return torch.where(known, terms, 0.0).sum() / known.sum().clamp(min=1)
 
 
-def positive_weights(labels: NDArray[np.floating]) -> Tensor:
-    """Return `negatives / positives` `(L,)` over the known entries of labels `(n, L)`: 0, 1, or NaN for unknown.
+def positive_weights(labels: NDArray[np.int64], *, kind: ClassWeights) -> Tensor | None:
+    """Return `negatives / positives` `(C,)` over the known entries of labels `(n, C)`; `none` returns None.
 
-    A label without positives, or without negatives, gets 1: there is nothing to balance, and a weight of 0
-    or infinity would switch the label off or break the loss. Raises `ValueError` for any other value, since
-    an uncertain label left at -1 would be learned as "more than absent".
+    A class without positives, or without negatives, gets 1: there is nothing to balance, and a weight of 0
+    or infinity would switch it off or break the loss.
     """
-    known = ~np.isnan(labels)
-    if other := sorted({float(value) for value in labels[known]} - {0.0, 1.0}):
-        raise ValueError(f"labels hold {other[0]:g}: allowed are 0, 1, and NaN for missing or uncertain")
+    if kind == "none":
+        return None
     positives, negatives = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
     balanced = (positives > 0) & (negatives > 0)
     return torch.tensor(np.where(balanced, negatives / np.maximum(positives, 1), 1.0), dtype=torch.float32)

@@ -255,9 +255,10 @@ class _Finetuning:
         inputs = batches.normalise(images, self.setup.trial.input)
         with torch.no_grad():
             wanted = self.teacher(inputs)
-        return soft_divergence(self.setup.model(inputs), wanted, temperature=TEMPERATURE).mean()
+        multilabel = self.setup.trial.model.multilabel
+        return soft_divergence(self.setup.model(inputs), wanted, temperature=TEMPERATURE, multilabel=multilabel).mean()
 
     def _score(self) -> float | None:
         """Return the AUROC of the rounded model on validation."""
-        predicted = evaluation.probabilities(self.images.predict())
+        predicted = evaluation.probabilities(self.images.predict(), multilabel=self.setup.trial.model.multilabel)
         return evaluation.mean_auroc(predicted, self.setup.val.labels)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ttl_deploy.records.trials import Precision
-from ttl_deploy.training import devices
+from ttl_deploy.training import devices, losses
 from ttl_deploy.training.learning import Learning
 
 LEAST_IMAGES = 2
@@ -88,7 +88,7 @@ class GuardedSteps:
 
     def _parts(self, images: Tensor, labels: Tensor, micro_batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield parts of `micro_batch` images or fewer, with their shares of the mini-batch's mean loss."""
-        weights = torch.ones(len(labels), device=self._device) if self._weights is None else self._weights[labels]
+        weights = losses.image_weights(labels, self._weights)
         total = weights.sum()
         count = count_parts(len(images), micro_batch)
         for part in zip(*(whole.tensor_split(count) for whole in (images, labels, weights)), strict=True):

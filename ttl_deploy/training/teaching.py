@@ -12,7 +12,7 @@ from ttl_deploy.models import truncation, weights
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.models.truncation import Model, TruncatedModel
 from ttl_deploy.records.models import InputConvention, ModelSpec
-from ttl_deploy.training import batches, devices
+from ttl_deploy.training import batches, devices, losses
 from ttl_deploy.training.material import Images, Setup
 from ttl_deploy.training.strategies import Teaching
 
@@ -32,9 +32,9 @@ class Lessons(Images):
     What is minimised, with task loss, teacher's logits t, student's logits s:
     `(1 - weight) · loss + weight · T² · KL(softmax(t/T) ‖ softmax(s/T)) + features · distance`.
 
-    Every term is the mean over images, each image with the weight of its label's class, as in the task loss; so
-    the parts of a mini-batch add up to it. The teacher runs in evaluation mode without gradients, at the
-    precision of the training.
+    Every term is the mean over images, each image with the weight that it has in the task loss; so the parts of a
+    mini-batch add up to it. With several labels per image, sigmoid stands for softmax. The teacher runs in
+    evaluation mode without gradients, at the precision of the training.
     """
 
     def __init__(self, setup: Setup, teaching: Teaching, teacher: Teacher) -> None:
@@ -59,7 +59,9 @@ class Lessons(Images):
             wanted, shown = self._teacher(images if ours == theirs else batches.normalise(inputs, theirs))
         loss, teaching = self._setup.task_loss(logits, labels), self._teaching
         if teaching.weight:
-            divergence = soft_divergence(logits.float(), wanted.float(), temperature=teaching.temperature)
+            divergence = soft_divergence(
+                logits.float(), wanted.float(), temperature=teaching.temperature, multilabel=labels.ndim == 2
+            )
             loss = (1 - teaching.weight) * loss + teaching.weight * self._mean(divergence, labels)
         if features:
             distance = torch.stack([relative_distance(s, t) for s, t in zip(features, shown, strict=True)])
@@ -67,10 +69,8 @@ class Lessons(Images):
         return loss
 
     def _mean(self, values: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean over images `(N,)`, weighted by their labels' classes."""
-        if self._class_weights is None:
-            return values.mean()
-        weight = self._class_weights[labels]
+        """Return the mean over images `(N,)`, each with its weight in the task loss."""
+        weight = losses.image_weights(labels, self._class_weights)
         return (values * weight).sum() / weight.sum()
 
 
@@ -89,14 +89,17 @@ class Tapped(nn.Module):
         return self.head(last), tuple(features)
 
 
-def soft_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+def soft_divergence(student: Tensor, teacher: Tensor, *, temperature: float, multilabel: bool = False) -> Tensor:
     """Return `T² · KL(softmax(teacher / T) ‖ softmax(student / T))` for each image `(N,)`, from logits `(N, C)`.
 
-    The factor T² keeps the gradients' size whatever the temperature (Hinton et al. 2015, section 2).
+    With several labels per image it is the mean over classes of the divergence between present and absent. The
+    factor T² keeps the gradients' size whatever the temperature (Hinton et al. 2015, section 2).
     """
+    if multilabel:
+        student, teacher = (torch.stack((logits, torch.zeros_like(logits)), dim=1) for logits in (student, teacher))
     wanted, given = (functional.log_softmax(logits / temperature, dim=1) for logits in (teacher, student))
     divergence = functional.kl_div(given, wanted, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * divergence
+    return temperature**2 * (divergence.mean(dim=1) if multilabel else divergence)
 
 
 def relative_distance(student: Tensor, teacher: Tensor) -> Tensor:
