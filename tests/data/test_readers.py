@@ -16,7 +16,7 @@ def read_folder(path):
     return FolderReader().read(str(path), Reading())
 
 
-def read_table(path, label_col="label"):
+def read_table(path, label_col=""):
     return TableReader().read(str(path), Reading(label_col=label_col))
 
 
@@ -143,7 +143,7 @@ def test_dialects_mean_the_same(table, content):
 def test_the_table_itself_may_be_named(table):
     folder = table("path\tlabel\na.png\tcat\n", name="mine.tsv")
     assert read_table(folder / "mine.tsv").samples[0].label == "cat"
-    assert not TableReader().recognises(str(folder))
+    assert TableReader().recognises(str(folder))
 
 
 def test_another_column_can_be_the_label_and_the_first_is_kept(table):
@@ -157,7 +157,7 @@ def test_another_column_can_be_the_label_and_the_first_is_kept(table):
         ("", "has no header"),
         ("path,label\n", "no rows"),
         ("foo,label\na.png,cat\n", r"no column for the images .* it has: foo, label"),
-        ("path,class\na.png,cat\n", r"no column 'label'; it has: path, class. Choose one with --label-col"),
+        ("path,mood\na.png,cat\n", r"no column for the label; it has: path, mood. Choose one with --label-col"),
         ("path,label,Label\na.png,cat,x\n", "two columns named 'label'"),
         ("path,label\na.png,cat\nsub/b.png,\n", r"row 3, column 'label' is empty"),
         ("path,label\n,cat\n", r"row 2, column 'path' is empty"),

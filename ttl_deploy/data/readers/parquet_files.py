@@ -1,0 +1,51 @@
+"""Parquet files through pyarrow, which is an optional part of the installation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ttl_deploy import plugins
+from ttl_deploy.errors import DataError, LabelError
+
+_NEED = "reading Parquet"
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Translate what pyarrow raises on a damaged file into a `DataError`."""
+    arrow = plugins.import_part("pyarrow", need=_NEED)
+    try:
+        yield
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} cannot be read as Parquet: {reason}. Write it anew") from error
+
+
+def open_parquet(path: Path) -> Any:
+    """Return a `pyarrow.parquet.ParquetFile`; raises `DataError`, or `MissingExtraError` without pyarrow."""
+    parquet = plugins.import_part("pyarrow.parquet", need=_NEED)
+    with parquet_errors(path):
+        return parquet.ParquetFile(path)
+
+
+def read_parquet_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and all cells as text; empty where a value is missing.
+
+    Raises `LabelError` for a column of lists or of bytes, which no cell of text can hold.
+    """
+    file = open_parquet(path)
+    with parquet_errors(path):
+        table = file.read()
+    columns = [_cells(path, name, table.column(i)) for i, name in enumerate(table.column_names)]
+    return [name.strip() for name in table.column_names], [list(row) for row in zip(*columns, strict=True)]
+
+
+def _cells(path: Path, name: str, column: Any) -> list[str]:
+    types = plugins.import_part("pyarrow.types", need=_NEED)
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        raise LabelError(f"{path}, column {name!r} holds {kind}; allowed are text, numbers and truth values")
+    with parquet_errors(path):
+        values = column.to_pylist()
+    return ["" if value is None else str(value).strip() for value in values]
