@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ttl_deploy.records.grey import parse_grey
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Fit = Literal["pad", "stretch", "crop"]
@@ -21,15 +23,19 @@ class DecodeSettings:
     """How a file becomes pixels `(image_size, image_size, 3)` uint8 RGB.
 
     `fit` says what happens to the aspect ratio: `pad` keeps it and fills with black, `stretch`
-    ignores it, `crop` keeps it and cuts the longer side.
+    ignores it, `crop` keeps it and cuts the longer side. `grey` says how grey values of more than
+    8 bits become 8: `auto` (the window in a DICOM file, else by the file's range), `full` (the whole
+    range of the file's bits), `window=CENTRE/WIDTH` or `percentile=LOW/HIGH`.
     """
 
     image_size: int
     fit: Fit = "pad"
+    grey: str = "auto"
 
     def __post_init__(self) -> None:
         if not 8 <= self.image_size <= 2048:
             raise ValueError(f"image_size must lie in 8..2048 pixels, not {self.image_size}")
+        parse_grey(self.grey)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
