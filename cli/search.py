@@ -84,6 +84,13 @@ def run(
         typer.Option(help="The same by latency measured here: 2x takes the width that makes a finalist twice as fast."),
     ] = None,
     fit: Annotated[str | None, typer.Option(help="pad, stretch or crop to the square [pad].")] = None,
+    grey: Annotated[
+        str | None,
+        typer.Option(
+            help="Greys of more than 8 bits: auto (a DICOM file's window), full, window=CENTRE/WIDTH or "
+            "percentile=LOW/HIGH (docs/dicom.md) [auto]."
+        ),
+    ] = None,
     image_col: ImageCol = None,
     label_col: LabelCol = None,
     patient_col: PatientCol = None,

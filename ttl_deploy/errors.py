@@ -35,6 +35,16 @@ class TtlDeployError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes as what it is, without its constructor, which may have a shape of its own."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[TtlDeployError], arguments: tuple[object, ...], state: dict[str, object]) -> TtlDeployError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
+
 
 class UsageError(TtlDeployError):
     """Something on the command line or in the config file cannot be used."""

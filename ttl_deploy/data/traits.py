@@ -1,6 +1,5 @@
 """What a look at every file tells: its size, type and encoding, its border and brightness, and what it resembles."""
 
-import io
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -107,10 +106,10 @@ def describe(content: bytes, *, name: str) -> Traits:
     grey = np.asarray(Image.fromarray(decoded).convert("L"))
     strip = _outer_strip(grey)
     traits = np.zeros((), dtype=TRAITS)
-    with Image.open(io.BytesIO(content), formats=pixels.FORMATS) as header:
-        traits["width"], traits["height"] = header.size
-        traits["format"], traits["mode"] = header.format, header.mode
-        traits["compression"] = sum(map(sum, getattr(header, "quantization", {}).values()))
+    header = pixels.read_header(content, name=name)
+    traits["width"], traits["height"] = header.width, header.height
+    traits["format"], traits["mode"] = header.format, header.mode
+    traits["compression"] = header.quantisation
     traits["size_bytes"] = len(content)
     traits["border"], traits["black_border"] = strip.mean(), (strip <= _BLACK).mean()
     traits["darkest"], traits["brightest"], traits["mean"] = grey.min(), grey.max(), grey.mean()

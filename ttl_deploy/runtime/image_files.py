@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ttl_deploy.errors import UsageError
+from ttl_deploy.pixels import is_suffixless_dicom
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom"})
 
 
 def find_images(paths: Sequence[Path]) -> Iterator[Path]:
     """Yield the given files, and for each folder the image files below it, sorted by the parts of their paths.
 
+    DICOM files count without a suffix too: those are told by their content.
     Only the names in one folder, and in those above it, are in memory at a time. Linked files are
     followed, linked folders are not. Raises `UsageError` for a folder that cannot be read, and at
     the end where nothing was found.
@@ -33,7 +35,7 @@ def _find(paths: Sequence[Path], *, ordered: bool) -> Iterator[str]:
     if not found:
         given = ", ".join(map(str, paths)) or "nothing"
         raise UsageError(
-            f"no images in {given}: give image files, or folders that hold PNG, JPEG, TIFF, WebP or BMP files"
+            f"no images in {given}: give image files, or folders that hold PNG, JPEG, TIFF, WebP, BMP or DICOM files"
         )
 
 
@@ -61,4 +63,5 @@ def _entries(folder: str, *, ordered: bool) -> Iterator[tuple[str, bool]]:
 
 
 def _is_image(entry: "os.DirEntry[str]") -> bool:
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()  # noqa: PTH122  # as above
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  # as above
+    return entry.is_file() and (suffix in IMAGE_SUFFIXES or is_suffixless_dicom(entry.path))

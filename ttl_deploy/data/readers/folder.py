@@ -7,10 +7,13 @@ from pathlib import Path
 
 from ttl_deploy.data.splits import SPLIT_WORDS
 from ttl_deploy.errors import DataError, LabelError, UsageError
+from ttl_deploy.pixels import is_suffixless_dicom
 from ttl_deploy.plugins import Progress, RawData, RawSample
 from ttl_deploy.records.data import DataWarning, Reading, Split
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".dcm", ".dicom")
+)
 _SILENTLY_IGNORED = frozenset(("thumbs.db", "desktop.ini"))
 
 
@@ -18,7 +21,7 @@ class FolderReader:
     """Takes the names of folders as labels, and as splits where they all are split words.
 
     Symbolic links are not followed; hidden files and files without an image's suffix are left out.
-    Both are counted in a warning. A file with an image's suffix is always a sample.
+    Both are counted in a warning. A file with an image's suffix is always a sample, and so is DICOM without one.
     """
 
     def recognises(self, data: str) -> bool:
@@ -54,7 +57,7 @@ def _image_paths(root: Path, left_out: Counter[str]) -> Iterator[str]:
                 continue
             if (here / name).is_symlink():
                 left_out["symbolic links"] += 1
-            elif suffix in IMAGE_SUFFIXES:
+            elif suffix in IMAGE_SUFFIXES or is_suffixless_dicom(here / name):
                 yield (here / name).relative_to(root).as_posix()
             else:
                 left_out[f"{suffix or 'suffixless'} files"] += 1
