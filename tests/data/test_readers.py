@@ -79,8 +79,8 @@ def test_symbolic_links_are_not_followed_and_counted(tmp_path, draw):
 
 def test_a_folder_without_images_says_what_was_expected(tmp_path):
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "a.dcm").write_text("x")
-    with pytest.raises(DataError, match=r"no images \(left out: 1 \.dcm files\).*labels\.csv"):
+    (tmp_path / "cat" / "a.nii").write_text("x")
+    with pytest.raises(DataError, match=r"no images \(left out: 1 \.nii files\).*labels\.csv"):
         read_folder(tmp_path)
 
 
