@@ -45,6 +45,12 @@ def run(
     rounds: Annotated[int, typer.Option(min=2, help="Fresh processes per row.")] = 5,
     seed: Annotated[int | None, typer.Option(help="Of the order of the processes [drawn, and recorded].")] = None,
     pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Keep every process on the same cores.")] = True,
+    trtexec: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="What trtexec told of this model here (--exportTimes, or printed), to set beside ours."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the JSON with raw samples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")] = False,
     ssh: Annotated[
@@ -68,11 +74,13 @@ def run(
     """
     import platform
     import secrets
+    from dataclasses import replace
 
     from ttl_deploy.runtime.artifact import open_artifact
     from ttl_deploy.runtime.bench import BenchPlan, bench, write_report
     from ttl_deploy.runtime.image_files import find_images
 
+    from .imported_times import import_times
     from .progress import say, show_steps
     from .remote_bench import bench_there, refuse_local_options
     from .runs import artifact_path, run_of_artifact
@@ -88,6 +96,7 @@ def run(
             "--limit": limit != _LIMIT_S,
             "--seed": seed is not None,
             "--no-pin": not pin,
+            "--trtexec": bool(trtexec),
         }
         refuse_local_options(local, len(paths))
         _batches(batch)
@@ -96,9 +105,11 @@ def run(
         report = bench_there(paths[0], ssh, target=target, arguments=arguments, out=out, timeout_s=timeout)
         _show(report, as_json=as_json)
         return
+    batches = _batches(batch)
+    targets = tuple(target.split(",")) if target else ("tensorrt",) if trtexec else ()
     plan = BenchPlan(
-        targets=tuple(target.split(",")) if target else (),
-        batches=_batches(batch),
+        targets=targets,
+        batches=batches,
         threads=threads,
         mode=mode,
         end_to_end=end_to_end or images is not None,
@@ -112,10 +123,11 @@ def run(
         compare=compare,
     )
     opened = [open_artifact(path) for path in paths]
-    for note in dict.fromkeys(one.target_note for one in opened if not target and one.target_note):
+    imported = import_times(trtexec or [], opened, plan)
+    for note in dict.fromkeys(one.target_note for one in opened if not targets and one.target_note):
         say(note)
     with show_steps(f"timing {', '.join(artifact.manifest.name for artifact in opened)}") as update:
-        report = bench(opened, plan, progress=update)
+        report = replace(bench(opened, plan, progress=update), imported=imported)
     owner = run_of_artifact(paths[0])
     folder = out or (owner.bench(platform.node() or "unknown") if owner else Path("bench"))
     stored = write_report(report, folder)

@@ -1,6 +1,6 @@
 """Records as tables on stdout; user text is never taken for markup."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ttl_deploy.records.artifacts import ArtifactManifest, VerifyReport
-    from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Comparison, Percentile
+    from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Comparison, Percentile, Stretch
     from ttl_deploy.records.engines import EngineRequest
     from ttl_deploy.records.models import Cut
     from ttl_deploy.records.scores import Choice, Front
     from ttl_deploy.runs.folder import RunFolder
+    from ttl_deploy.runtime.beside import Beside
 
 _PIPE_WIDTH = 400
 """A file or a pipe has no width, and gets all columns."""
@@ -207,12 +208,13 @@ def print_bench(report: "BenchReport") -> None:
         _print_numbered(columns, map(_bench_cells, report.rows), title=title)
         costs = ("row", "cold start ms", "import + open + first run ms", "peak MB", "added MB", "mJ/image")
         _print_numbered(costs, map(_bench_costs, report.rows))
+    _print_stretches(report)
     if report.comparisons:
         columns = ("compared", "time", "95 % interval", "noise", "by", "verdict")
         print_table(columns, map(_comparison_cells, report.comparisons))
     for number, row in enumerate(report.rows, 1):
         print(f"row {number}: {'; '.join((row.verdict, *row.notes))}")
-    for boundary in dict.fromkeys(row.boundary for row in report.rows):
+    for boundary in dict.fromkeys(_boundaries(report)):
         print(f"timed {boundary}")
     for reason in dict.fromkeys(one.reason for one in report.comparisons):
         print(f"compared so because {reason}")
@@ -222,6 +224,46 @@ def print_bench(report: "BenchReport") -> None:
         print(report.energy_note)
     for warning in machine.warnings:
         print(f"warning: {warning}")
+
+
+def _print_stretches(report: "BenchReport") -> None:
+    """Print the parts of calls that a target times apart, and what another tool told of them."""
+    from ttl_deploy.runtime.beside import set_beside
+
+    cells = [
+        (str(number), *_stretch_cells(stretch))
+        for number, row in enumerate(report.rows, 1)
+        for stretch in row.stretches
+    ]
+    if cells:
+        percents = [f"p{percentile.percent:g} ms" for percentile in report.rows[0].percentiles]
+        print_table(("row", "inside the call", "calls", *percents, "noise ms"), cells)
+    if report.imported:
+        percents = " / ".join(f"p{one.percent:g}" for one in report.imported[0].stretches[0].percentiles)
+        columns = ("batch", "stretch", "ours", "n", f"{percents} ms", "theirs", "n", f"{percents} ms", "ours/theirs")
+        print_table(columns, map(_beside_cells, set_beside([report])))
+
+
+def _stretch_cells(stretch: "Stretch") -> tuple[str, ...]:
+    noise = "one process" if stretch.noise_s is None else f"{stretch.noise_s * 1e3:.4f}"
+    return (stretch.name, str(stretch.calls), *map(_format_percentile, stretch.percentiles), noise)
+
+
+def _beside_cells(one: "Beside") -> tuple[str, ...]:
+    ours = (one.target, *_count_and_percentiles(one.ours)) if one.ours else ("not measured", "", "")
+    theirs = (one.told_by, *_count_and_percentiles(one.theirs))
+    return (str(one.batch), one.theirs.name, *ours, *theirs, "" if one.ratio is None else f"{one.ratio:.3f} x")
+
+
+def _count_and_percentiles(stretch: "Stretch") -> tuple[str, ...]:
+    return (str(stretch.calls), " / ".join(map(_format_percentile, stretch.percentiles)))
+
+
+def _boundaries(report: "BenchReport") -> Iterator[str]:
+    for row in report.rows:
+        yield row.boundary
+        yield from (stretch.boundary for stretch in row.stretches)
+    yield from (stretch.boundary for one in report.imported for stretch in one.stretches)
 
 
 def _print_numbered(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:

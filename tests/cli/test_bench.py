@@ -12,11 +12,12 @@ from ttl_deploy.records.benchmarks import (
     BenchRow,
     ColdStart,
     Contention,
+    ImportedTimes,
     Machine,
     Memory,
     Timing,
 )
-from ttl_deploy.runtime.bench_rows import make_row
+from ttl_deploy.runtime.bench_rows import make_row, make_stretch
 from ttl_deploy.runtime.comparison import compare_with_first
 from ttl_deploy_cli import bench as command
 from ttl_deploy_cli.tables import print_bench
@@ -107,6 +108,23 @@ def test_latency_costs_and_comparisons_are_printed(capsys: pytest.CaptureFixture
     assert "row 1: stable; 250 runs, fewer than the 300 asked for" in text
     assert "timed call: from here to there" in text
     assert "no energy: no counter here" in text
+
+
+def test_stretches_of_the_calls_and_another_tools_times_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = make_stretch("GPU: the network alone", [[0.003] * 700])
+    theirs = make_stretch("GPU: the network alone, by trtexec", [[0.002] * 50])
+    told = ImportedTimes(told_by="trtexec 10.3.0", source="t", source_sha256="0" * 64, batch=1, stretches=(theirs,))
+    row = replace(make("first", 0.010), stretches=(ours,))
+    print_bench(replace(make_report(row), imported=(told,)))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1 GPU 700 3.000 3.000 3.000 one process" in text
+    beside = (
+        "1 GPU onnxruntime-cpu 700 3.000 / 3.000 / 3.000 trtexec 10.3.0 50 2.000 / n too small / n too small 1.500 x"
+    )
+    assert beside in text
+    assert "timed GPU: the network alone, by trtexec" in text
+    print_bench(replace(make_report(), failures=(FAILURE,), imported=(told,)))
+    assert "1 GPU not measured trtexec 10.3.0 50 2.000" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_failure_is_printed_after_the_others(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,11 @@ from html.parser import HTMLParser
 import pytest
 
 from ttl_deploy.errors import MissingExtraError
-from ttl_deploy.records.benchmarks import BenchFailure, ColdStart, Comparison, Energy, Memory
+from ttl_deploy.records.benchmarks import BenchFailure, ColdStart, Comparison, Energy, ImportedTimes, Memory
 from ttl_deploy.records.data import DataWarning
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.page import flatten_settings, render_page, write_page
+from ttl_deploy.runtime.bench_rows import make_stretch
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAYLOAD = (
@@ -250,6 +251,31 @@ def test_a_benchmark_shows_what_was_measured_beside_the_latency(story):
         "On other-cpu, batch 1, it could not be measured: the process gave no answer within 9 s",
     ):
         assert words in text
+
+
+def test_times_on_a_gpu_and_another_tools_stand_beside_each_other(story):
+    export = story.exports[0]
+    bench = export.benchmarks[0]
+    stretch = make_stretch("GPU: the network alone, between events", [[0.0031] * 70, [0.0035] * 70])
+    ours = replace(bench.rows[0], target="tensorrt", stretches=(stretch,))
+    kit = replace(
+        bench.rows[0], target="tensorrt (trtexec)", boundary="GPU: the network alone, by trtexec", median_s=0.0011
+    )
+    told = make_stretch("GPU with transfers: by trtexec", [[0.0045] * 30])
+    imported = ImportedTimes(told_by="trtexec 10.3.0", source="t", source_sha256="0" * 64, batch=1, stretches=(told,))
+    shown = (replace(bench, rows=(ours,), imported=(imported,)), replace(bench, rows=(kit,)))
+    page = render_page(replace(story, exports=(replace(export, benchmarks=shown),)))
+    assert "Times by another tool, beside ours" in Outline(page).text
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page[page.index("Benchmark on ward-pc") :]))
+    assert "GPU: the network alone, between events" in text
+    for cells in (
+        "tensorrt fp32 1 140 3.1 ms 3.5 ms too few samples",
+        "GPU with transfers 1 not measured there trtexec 10.3.0 30 4.5 ms too few samples too few samples none",
+        "GPU 1 tensorrt, fp32 140 3.1 ms 3.5 ms too few samples trtexec, onnxruntime 1.30.0 1 2.6 ms 3.1 ms "
+        "too few samples 3.000",
+    ):
+        assert cells in text, cells
+    assert "beside ours" not in Outline(render_page(story)).text
 
 
 def test_unknown_patients_are_named_as_a_weakness(story):

@@ -89,7 +89,8 @@ class Timing:
     With several streams the samples of each follow those of the one before. `position` counts all processes of
     the benchmark in the order they ran. `settled` says whether the warm-up ended because the calls were steady.
     `energy_j` is what each counter saw in the `energy_s` seconds while the samples were taken, and `energy_readings`
-    how often power was read for it; a counter that adds up by itself has none.
+    how often power was read for it; a counter that adds up by itself has none. `stretches_s` are times of stretches
+    inside a call, by what they begin and end with, taken of further calls after the samples.
     """
 
     round: int
@@ -105,6 +106,7 @@ class Timing:
     energy_j: dict[str, float] = field(default_factory=dict)
     energy_s: float | None = None
     energy_readings: dict[str, int] = field(default_factory=dict)
+    stretches_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,48 @@ class Percentile:
     value_s: float | None
     low_s: float | None
     high_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """How long one stretch inside the calls took, such as the network on the GPU.
+
+    `boundary` says what it begins and ends with, after a short name and a colon; `calls` is how many were timed.
+    `noise_s` is the spread of the processes' medians; None where one process is all there was.
+    """
+
+    boundary: str
+    calls: int
+    percentiles: tuple[Percentile, ...]
+    median_s: float
+    noise_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The boundary in a word or three."""
+        return self.boundary.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedTimes:
+    """What another tool told of a model's times on this machine, to stand beside a benchmark's.
+
+    Attributes:
+        told_by: the tool, with its version where the file tells it.
+        source, source_sha256: name and content hash of the file that it was read from.
+        device: the GPU as the tool names it; empty where the file does not say.
+        cuda_graph: whether the work was recorded once and replayed; None where the file does not say.
+        samples_s: the times of single calls by boundary; empty where the tool told a summary.
+    """
+
+    told_by: str
+    source: str
+    source_sha256: str
+    batch: int
+    stretches: tuple[Stretch, ...]
+    device: str = ""
+    cuda_graph: bool | None = None
+    samples_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +188,8 @@ class BenchRow:
 
     `precision` is what really ran. `throughput` is in images per second: one call after the other in latency mode,
     all `streams` at once in throughput mode. `noise_s` is the spread of the processes' medians; `median_low_s` and
-    `median_high_s` bound the median over processes (95 %). `verdict` is `stable`, or `noisy: …` or
-    `inconclusive: …` with the reasons.
+    `median_high_s` bound the median over processes (95 %). `stretches` are parts of the call that the target times
+    apart. `verdict` is `stable`, or `noisy: …` or `inconclusive: …` with the reasons.
     """
 
     artifact: str
@@ -173,6 +217,7 @@ class BenchRow:
     memory: Memory | None = None
     energy: tuple[Energy, ...] = ()
     notes: tuple[str, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +275,10 @@ class BenchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """A benchmark: the rows, the machine, and the fixed matrix product timed before and after."""
+    """A benchmark: the rows, the machine, and the fixed matrix product timed before and after.
+
+    `imported` is what other tools told of the same model, as far as their files were given.
+    """
 
     machine: Machine
     rows: tuple[BenchRow, ...]
@@ -241,3 +289,4 @@ class BenchReport:
     failures: tuple[BenchFailure, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     energy_note: str = ""
+    imported: tuple[ImportedTimes, ...] = ()

@@ -1,6 +1,6 @@
-"""TensorRT engines: how one is wanted, what was built on which machine, and how fast it ran there."""
+"""TensorRT engines: how one is wanted, and what was built on which machine."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ttl_deploy.records.artifacts import FileEntry, Parity
@@ -115,27 +115,3 @@ class EngineManifest:
             return f"for {self.gpu.name}, compute capability {self.gpu.compute_capability}, driver {self.gpu.driver}"
         named = ", ".join(f"SM {one}" for one in self.options.compute_capabilities)
         return f"ahead of time for {named or 'SM 8.0 and later'}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineTimes:
-    """Raw times of the same batch, in seconds, by three boundaries that must never be mixed.
-
-    Attributes:
-        gpu_s: the network alone, between two events on the GPU.
-        with_transfers_s: from the first byte to the GPU to the last byte from it, between events.
-        end_to_end_s: the whole call on the host's clock: images in host memory to probabilities. Empty where the
-            tool that measured does not tell it.
-        warmup_calls: made before, and not among the times.
-        cuda_graph: whether the work was recorded once and replayed.
-    """
-
-    told_by: str
-    batch: int
-    gpu_s: tuple[float, ...]
-    with_transfers_s: tuple[float, ...]
-    end_to_end_s: tuple[float, ...] = ()
-    warmup_calls: int = 0
-    cuda_graph: bool = False
-    precision: str = ""
-    layers: dict[str, int] = field(default_factory=dict)

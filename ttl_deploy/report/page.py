@@ -26,6 +26,7 @@ from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.subgroup_plot import draw_subgroups
 from ttl_deploy.report.tables import left_out
+from ttl_deploy.runtime.beside import set_beside
 from ttl_deploy.runtime.precision_words import describe_attempt, describe_parity, describe_precision
 
 _MAIN_METRICS: tuple[Metric, ...] = ("auprc", "accuracy")
@@ -49,6 +50,7 @@ _FILTERS = {
     "precision": describe_precision,
     "parity": describe_parity,
     "attempt": describe_attempt,
+    "beside": set_beside,
 }
 
 

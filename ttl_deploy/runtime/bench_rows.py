@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ttl_deploy.records.benchmarks import BenchRow, ColdStart, Memory, Mode, Timing
+from ttl_deploy.records.benchmarks import BenchRow, ColdStart, Memory, Mode, Stretch, Timing
 from ttl_deploy.runtime.energy import doubt_energy, sum_up_energy
 from ttl_deploy.runtime.percentiles import (
     PERCENTS,
@@ -70,6 +70,23 @@ def make_row(
         memory=_largest([timing.memory for timing in timings if timing.memory is not None]),
         energy=energy,
         notes=(*_notes(len(samples), runs), *_notes_on_rounds(len(timings), rounds), *doubt_energy(energy)),
+        stretches=tuple(
+            make_stretch(boundary, [timing.stretches_s[boundary] for timing in timings])
+            for boundary in timings[0].stretches_s
+        ),
+    )
+
+
+def make_stretch(boundary: str, processes_s: Sequence[Sequence[float]]) -> Stretch:
+    """Sum up the times of one stretch in seconds, a sequence for each process, as a row sums up its calls."""
+    samples = [sample for one in processes_s for sample in one]
+    medians = [float(np.median(one)) for one in processes_s]
+    return Stretch(
+        boundary=boundary,
+        calls=len(samples),
+        percentiles=tuple(percentile(samples, percent) for percent in PERCENTS),
+        median_s=float(np.median(medians)),
+        noise_s=max(medians) - min(medians) if len(medians) > 1 else None,
     )
 
 

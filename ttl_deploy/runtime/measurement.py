@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ttl_deploy import plugins
 from ttl_deploy.pixels import decode
-from ttl_deploy.plugins import Session, Target
+from ttl_deploy.plugins import Session, Target, TimesStretches
 from ttl_deploy.records.benchmarks import ColdStart, Memory, Timing
 from ttl_deploy.records.data import DecodeSettings
 from ttl_deploy.runtime.contention import describe_contention, read_usage
@@ -25,6 +25,7 @@ from ttl_deploy.runtime.timing import Samples, TimingPlan, sample, sample_stream
 T = TypeVar("T")
 CALL = "call: from a uint8 array in memory to probabilities in memory, wall clock"
 END_TO_END = "end to end: from image files through decoding and resizing to probabilities in memory, wall clock"
+_MOST_STRETCHES = 1000
 _KERNEL_SIDE = 256
 _KERNEL_PLAN = TimingPlan(seconds=0.15, calls=20, limit_s=2.0, warmup_seconds=0.05)
 
@@ -83,12 +84,14 @@ def measure(plan: ProcessPlan, spawned_s: float) -> Measurement:
         sessions.append(_open(runtime, plan))
         calls.append(_make_call(sessions[-1], plan))
     timing = _time_warm(calls, plan)
+    memory = Memory(before_bytes=before_bytes, peak_bytes=max(peak_bytes(), before_bytes))
     return Measurement(
         timing=replace(
             timing,
             load_s=open_s,
             start=ColdStart(interpreter_s=interpreter_s, import_s=import_s, open_s=open_s, first_run_s=first_run_s),
-            memory=Memory(before_bytes=before_bytes, peak_bytes=max(peak_bytes(), before_bytes)),
+            memory=memory,
+            stretches_s=_time_stretches(first, plan, calls=len(timing.samples_s)),
         ),
         runtime=first.runtime,
         precision=first.precision,
@@ -141,6 +144,13 @@ def _warm_up(calls: Sequence[Callable[[], object]], plan: TimingPlan) -> tuple[t
         together = TimingPlan(seconds=plan.warmup_seconds, calls=len(calls) * plan.warmup_calls, limit_s=plan.limit_s)
         warmup += sample_streams(calls, together).wall_s
     return warmup, settled
+
+
+def _time_stretches(session: Session, plan: ProcessPlan, *, calls: int) -> dict[str, tuple[float, ...]]:
+    """Ask a session that times stretches for those of about as many calls as were timed, one call after the other."""
+    if plan.streams > 1 or isinstance(plan.images, ImageFiles) or not isinstance(session, TimesStretches):
+        return {}
+    return dict(session.time_stretches(plan.images, calls=min(calls, _MOST_STRETCHES)))
 
 
 def _take_samples(calls: Sequence[Callable[[], object]], plan: TimingPlan) -> Samples:

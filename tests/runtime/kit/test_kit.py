@@ -19,6 +19,7 @@ from ttl_deploy.runtime.kit import reading
 from ttl_deploy.runtime.kit.board import trtexec
 from ttl_deploy.runtime.kit.board.refusals import RefusedError
 from ttl_deploy.runtime.kit.writing import write_kit
+from ttl_deploy.runtime.tensorrt.trtexec import GPU_ONLY, WITH_TRANSFERS
 
 KIT = Path(reading.__file__).parent
 SHELLCHECK = Path(sysconfig.get_path("scripts")) / "shellcheck"
@@ -75,9 +76,9 @@ def test_by_trtexec_one_command_builds_compares_measures_and_its_results_are_rea
     assert np.abs(np.array(results.probabilities) - expected).max() < 1e-5
     report = reading.report_of(results)
     rows = {(row.batch, row.boundary): row for row in report.rows}
-    assert rows[1, reading.GPU_ONLY].median_s == pytest.approx(1.01e-3)
-    assert rows[4, reading.WITH_TRANSFERS].median_s == pytest.approx(4.16e-3)
-    assert rows[4, reading.GPU_ONLY].throughput == pytest.approx(4 / 4.01e-3)
+    assert rows[1, GPU_ONLY].median_s == pytest.approx(1.01e-3)
+    assert rows[4, WITH_TRANSFERS].median_s == pytest.approx(4.16e-3)
+    assert rows[4, GPU_ONLY].throughput == pytest.approx(4 / 4.01e-3)
     assert len(rows) == 4
     assert all(len(row.timings) == 2 for row in report.rows)
 

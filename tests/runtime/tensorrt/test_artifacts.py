@@ -8,11 +8,14 @@ import pytest
 from ttl_deploy.errors import ArtifactError, GateError, TargetUnavailableError, UsageError
 from ttl_deploy.files import sha256_bytes
 from ttl_deploy.records import codec
+from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.engines import EngineManifest, EngineOptions, EngineRequest
 from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.bench import BenchPlan, bench
 from ttl_deploy.runtime.inference import open_safely
+from ttl_deploy.runtime.measurement import CALL, END_TO_END
 from ttl_deploy.runtime.tensorrt.engines import build_beside, for_this_machine
+from ttl_deploy.runtime.tensorrt.session import ON_GPU, WITH_TRANSFERS
 from ttl_deploy.runtime.tensorrt.trust import engine_path, manifest_path
 from ttl_deploy.runtime.verify import LabelledImages, verify
 
@@ -112,15 +115,28 @@ def test_tensorrt_for_rtx_builds_for_the_gpu_that_is_here_or_else_for_all(stand_
     assert for_this_machine(rtx) == rtx
 
 
-@pytest.mark.slow
-def test_engines_are_benchmarked_like_any_other_target(stand_in, artifact):
+def test_an_engine_is_benchmarked_with_its_time_on_the_gpu_apart_and_with_the_time_from_the_file_on(stand_in, artifact):
     build_beside(artifact, TRT)
     plan = BenchPlan(
-        targets=("tensorrt", "tensorrt-cuda-graph"), seconds=0.05, runs=5, rounds=1, warmup_limit_s=0.3, pinned=False
+        targets=("tensorrt-cuda-graph",),
+        end_to_end=True,
+        seconds=0.05,
+        runs=12,
+        rounds=1,
+        warmup_limit_s=0.1,
+        pinned=False,
     )
     report = bench([artifact], plan)
     assert not report.failures
-    assert sorted({row.target for row in report.rows}) == ["tensorrt", "tensorrt-cuda-graph"]
+    call, from_files = report.rows
+    assert (call.boundary, from_files.boundary) == (CALL, END_TO_END)
+    assert [stretch.boundary for stretch in call.stretches] == [ON_GPU, WITH_TRANSFERS]
+    for stretch in call.stretches:
+        assert stretch.calls == len(call.timings[0].samples_s) >= 12
+        assert stretch.calls == len(call.timings[0].stretches_s[stretch.boundary])
+        assert stretch.median_s > 0
+    assert from_files.stretches == ()
+    assert codec.from_builtins(BenchReport, codec.to_builtins(report), source="") == report
 
 
 def build_from_the_shell(folder, *options, blocked=("torch", "torchvision", "onnx")):

@@ -1,5 +1,7 @@
 """On a real GPU, with whichever flavour is installed: what the stand-in cannot show."""
 
+import timeit
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from tests.contracts.small_networks import conv_files, noise
 from ttl_deploy import plugins
 from ttl_deploy.errors import TargetUnavailableError
 from ttl_deploy.runtime.targets.onnxruntime_cpu import OnnxRuntimeCpu
-from ttl_deploy.runtime.tensorrt.timing import time_engine
+from ttl_deploy.runtime.tensorrt.session import ON_GPU, WITH_TRANSFERS
 
 pytestmark = pytest.mark.gpu
 
@@ -35,6 +37,11 @@ def test_engines_say_what_the_cpu_says_with_and_without_cuda_graphs(target, prec
 
 
 def test_times_on_a_gpu_are_ordered_by_their_boundaries(target, tmp_path):
-    times = time_engine(target, conv_files(tmp_path)["fp32"], noise(4), calls=50, warmup_calls=20)
-    gpu, transfers, whole = (np.median(part) for part in (times.gpu_s, times.with_transfers_s, times.end_to_end_s))
-    assert 0 < gpu < transfers < whole
+    session = plugins.load("targets", target)().open(conv_files(tmp_path)["fp32"], threads=1)
+    images = noise(4)
+    for _ in range(20):
+        session.run(images)
+    times = session.time_stretches(images, calls=50)
+    whole = timeit.repeat(lambda: session.run(images), number=1, repeat=50)
+    gpu, transfers = (np.median(times[boundary]) for boundary in (ON_GPU, WITH_TRANSFERS))
+    assert 0 < gpu < transfers < np.median(whole)

@@ -1,14 +1,13 @@
-"""What is read from text: options as typed, TensorRT's inspector, trtexec's times."""
+"""What is read from text: options as typed, and TensorRT's inspector."""
 
 import json
 
 import pytest
 
-from ttl_deploy.errors import DataError, UsageError
+from ttl_deploy.errors import UsageError
 from ttl_deploy.records.engines import BatchRange
 from ttl_deploy.runtime.tensorrt.inspector import executed_layers
 from ttl_deploy.runtime.tensorrt.options import parse_request, parse_size
-from ttl_deploy.runtime.tensorrt.trtexec import read_trtexec_times
 
 
 def test_options_are_read_as_typed():
@@ -77,51 +76,3 @@ def test_layers_are_counted_by_the_type_of_their_weights_or_inputs():
 @pytest.mark.parametrize("report", ["", "no json", "[]", '{"Layers": ["conv1"]}', "{}"])
 def test_a_report_without_details_counts_nothing(report):
     assert executed_layers(report) == {}
-
-
-def row(**changes):
-    """Return an inference as trtexec writes it (TensorRT 8.6 to 11)."""
-    times = {
-        "startEnqMs": 0.0,
-        "endEnqMs": 0.2,
-        "startH2dMs": 0.0,
-        "endH2dMs": 0.1,
-        "startComputeMs": 0.1,
-        "endComputeMs": 1.6,
-        "startD2hMs": 1.6,
-        "endD2hMs": 1.65,
-        "h2dMs": 0.1,
-        "computeMs": 1.5,
-        "d2hMs": 0.05,
-        "latencyMs": 1.65,
-    }
-    return times | changes
-
-
-def test_trtexecs_times_stand_beside_ours_by_the_same_boundaries(tmp_path):
-    path = tmp_path / "times.json"
-    path.write_text(json.dumps([row(), row(startComputeMs=2.0, endComputeMs=3.0, latencyMs=1.2)]))
-    times = read_trtexec_times(path, batch=4, cuda_graph=True)
-    assert times.gpu_s == pytest.approx((1.5e-3, 1e-3))
-    assert times.with_transfers_s == pytest.approx((1.65e-3, 1.2e-3))
-    assert times.end_to_end_s == ()
-    assert (times.told_by, times.batch, times.cuda_graph) == ("trtexec", 4, True)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("", "cannot read"),
-        ("[]", "no list of inferences"),
-        ('{"a": 1}', "no list of inferences"),
-        ("[1]", "inference 1: 1 is no object"),
-        (json.dumps([row(), row(latencyMs="2")]), "inference 2: latencyMs = '2' is no time"),
-        (json.dumps([row(endComputeMs=9)]), r"8\.9 ms of computing in a latency of 1\.65 ms"),
-        (json.dumps([row(endComputeMs=0)]), "ms of computing"),
-    ],
-)
-def test_another_file_is_refused_with_the_inference_that_is_wrong(tmp_path, content, words):
-    path = tmp_path / "times.json"
-    path.write_text(content)
-    with pytest.raises(DataError, match=words):
-        read_trtexec_times(path, batch=1)

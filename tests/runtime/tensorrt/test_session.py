@@ -1,5 +1,7 @@
 """Engines that run: through the stand-in for TensorRT and CUDA, in child processes, as on a machine with a GPU."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from ttl_deploy.records.engines import BatchRange, EngineOptions, EngineRequest
 from ttl_deploy.runtime.inference import open_safely
 from ttl_deploy.runtime.targets.onnxruntime_cpu import OnnxRuntimeCpu
 from ttl_deploy.runtime.tensorrt.engines import make_engine
-from ttl_deploy.runtime.tensorrt.timing import time_engine
+from ttl_deploy.runtime.tensorrt.session import ON_GPU, WITH_TRANSFERS
 from ttl_deploy.runtime.tensorrt.trust import engine_path
 
 
@@ -67,18 +69,29 @@ def test_everything_on_the_gpu_is_freed_when_a_session_is_closed(stand_in, files
     session = target.open(files["fp32"], threads=1)
     session.run(noise(2))
     assert fake.live_bytes() == 2 * 16 * (32 * 32 * 3 + 3 * 4)  # on the GPU, and pinned on the host
-    session.time(noise(2), calls=3, warmup_calls=1)
+    session.time_stretches(noise(2), calls=3)
     session.close()
     assert fake.live_bytes() == 0
     assert not fake._events
 
 
-def test_times_are_told_by_three_boundaries_apart(stand_in, files):
-    for target, graph in (("tensorrt", False), ("tensorrt-cuda-graph", True)):
-        times = time_engine(target, files["fp32"], noise(3), calls=7, warmup_calls=2)
-        assert (times.batch, times.cuda_graph, times.precision) == (3, graph, "fp32")
-        assert len(times.gpu_s) == len(times.with_transfers_s) == len(times.end_to_end_s) == 7
-        assert all(0 < gpu < whole for gpu, whole in zip(times.gpu_s, times.with_transfers_s, strict=True))
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-cuda-graph"])
+def test_the_network_alone_and_with_transfers_are_timed_apart(stand_in, files, target, monkeypatch):
+    import cuda.bindings.runtime as fake
+
+    session = plugins.load("targets", target)().open(files["fp32"], threads=1)
+    assert isinstance(session, plugins.TimesStretches)
+    for images, batches in ((3, 1), (20, 2)):  # engines take 16 at once
+        monkeypatch.setattr(fake.time, "perf_counter", ticks(1e-3))
+        times = session.time_stretches(noise(images), calls=7)
+        # The clock of the stand-in moves a millisecond with every event: two around the network, four in all.
+        assert times[ON_GPU] == pytest.approx([1e-3 * batches] * 7)
+        assert times[WITH_TRANSFERS] == pytest.approx([3e-3 * batches] * 7)
+
+
+def ticks(step):
+    counter = itertools.count()
+    return lambda: next(counter) * step
 
 
 def test_without_a_gpu_the_target_is_not_available_and_says_what_to_do(stand_in, files, monkeypatch):
@@ -106,8 +119,8 @@ def test_images_of_another_kind_are_refused(stand_in, files):
     for wrong in (np.zeros((1, 32, 32, 3), np.float32), np.zeros((1, 33, 32, 3), np.uint8), noise(2)[:0]):
         with pytest.raises(UsageError, match=r"takes uint8 RGB images \(N, 32, 32, 3\)"):
             session.run(wrong)
-    with pytest.raises(UsageError, match="at most 16 images"):
-        session.time(noise(17), calls=1, warmup_calls=1)
+        with pytest.raises(UsageError, match=r"takes uint8 RGB images"):
+            session.time_stretches(wrong, calls=1)
 
 
 def test_a_damaged_onnx_file_never_reaches_the_builder(stand_in, files, tmp_path):

@@ -18,10 +18,9 @@ from ttl_deploy.records.benchmarks import BenchReport, BenchRow, Machine, Timing
 from ttl_deploy.records.target_results import TargetCheck, TargetResults
 from ttl_deploy.runtime.artifact import Artifact
 from ttl_deploy.runtime.bench_rows import make_row
+from ttl_deploy.runtime.tensorrt.trtexec import GPU_ONLY, WITH_TRANSFERS
 from ttl_deploy.runtime.verify import compare_golden
 
-GPU_ONLY = "GPU: the network alone, between events, by trtexec"
-WITH_TRANSFERS = "GPU with transfers: copying in, network, copying out, each between events, added up by trtexec"
 CHECKS = "targets"
 """Folder beside a machine's benchmarks with what was checked of results that were brought here."""
 _NAME = "results.json"

@@ -1,6 +1,5 @@
 """An engine that is loaded and ready to answer: pinned buffers, one stream, and if wanted CUDA graphs."""
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ttl_deploy.errors import ArtifactError, TargetUnavailableError, UsageError
-from ttl_deploy.records.engines import EngineTimes
+from ttl_deploy.errors import ArtifactError, TargetUnavailableError
 from ttl_deploy.runtime.targets import contract
 from ttl_deploy.runtime.tensorrt.devices import Device
 from ttl_deploy.runtime.tensorrt.flavours import PACKAGES, version_of
 from ttl_deploy.runtime.tensorrt.inspector import executed_layers
 from ttl_deploy.runtime.tensorrt.trust import TrustedEngine, deserialise
 
+ON_GPU = "GPU: the network alone, between events"
+WITH_TRANSFERS = "GPU with transfers: from the first byte to the GPU to the last byte from it, between events"
 _FLOAT_BYTES = 4
 _KEPT_GRAPHS = 4
 
@@ -65,33 +65,19 @@ class TensorRtSession:
         batches = [images[start : start + self._largest] for start in range(0, len(images), self._largest)]
         return np.concatenate([self._run(batch) for batch in batches])
 
-    def time(self, images: NDArray[np.uint8], *, calls: int, warmup_calls: int) -> EngineTimes:
-        """Time one batch `(N, H, W, 3)` again and again: on the GPU, with transfers, and the whole call.
+    def time_stretches(self, images: NDArray[np.uint8], *, calls: int) -> dict[str, tuple[float, ...]]:
+        """Run images `(N, H, W, 3)` so often with events around; returns seconds per call by boundary.
 
-        The first two are taken apart from the third: events in between would lengthen it.
+        More images than the engine takes at once are several batches, whose times are added up. Apart from calls
+        whose whole time is wanted: events in between would lengthen that.
         """
-        contract.check_images(images, height=self.height, width=self.width)
-        if len(images) > self._largest or calls < 1 or warmup_calls < 1:
-            raise UsageError(f"{len(images)} images, {calls} calls: at most {self._largest} images, 1 call or more")
-        for _ in range(warmup_calls):
-            self.run(images)
-        marked = [self._run_marked(len(images)) for _ in range(calls)]
-        whole = []
-        for _ in range(calls):
-            started = time.perf_counter_ns()
-            self.run(images)
-            whole.append((time.perf_counter_ns() - started) / 1e9)
-        return EngineTimes(
-            told_by=self.runtime,
-            batch=len(images),
-            gpu_s=tuple(gpu for gpu, _ in marked),
-            with_transfers_s=tuple(transfers for _, transfers in marked),
-            end_to_end_s=tuple(whole),
-            warmup_calls=warmup_calls,
-            cuda_graph=self._cuda_graph,
-            precision=self.precision,
-            layers=dict(self.layers),
-        )
+        self.run(images)
+        counts = [len(images[start : start + self._largest]) for start in range(0, len(images), self._largest)]
+        marked = [[self._run_marked(count) for count in counts] for _ in range(calls)]
+        return {
+            ON_GPU: tuple(sum(gpu for gpu, _ in call) for call in marked),
+            WITH_TRANSFERS: tuple(sum(whole for _, whole in call) for call in marked),
+        }
 
     def close(self) -> None:
         """Free the GPU's memory; the session is of no use afterwards."""
