@@ -20,7 +20,10 @@ LabelCol = Annotated[
     typer.Option(help="Column of the table with the label; several, separated by commas, are findings [recognised]."),
 ]
 PatientCol = Annotated[str | None, typer.Option(help="Column of the table with the patient's id [recognised].")]
-SplitCol = Annotated[str | None, typer.Option(help="Column with train, val or test [recognised].")]
+SplitCol = Annotated[
+    str | None,
+    typer.Option(help="Column with train, val or test; none ignores the splits that the data name [recognised]."),
+]
 Labels = Annotated[
     str | None,
     typer.Option(

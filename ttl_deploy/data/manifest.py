@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ttl_deploy import plugins
 from ttl_deploy.data import leakage
+from ttl_deploy.data.folds import split_by_fold, tell_fold
 from ttl_deploy.data.hashes import hash_files
 from ttl_deploy.data.labelling import Labelled, label_rows
 from ttl_deploy.data.labels import classes_of
@@ -15,6 +16,10 @@ from ttl_deploy.data.splits import assign_splits, choose_groups, group_samples
 from ttl_deploy.errors import DataError, LabelError, UsageError
 from ttl_deploy.plugins import Progress, RawData, RawSample
 from ttl_deploy.records.data import SPLITS, DataWarning, Manifest, Reading, Sample, Split
+from ttl_deploy.records.folds import Fold
+
+NO_SPLITS = "none"
+"""In place of a column: the splits that a source names are not used."""
 
 
 def prepare(
@@ -24,15 +29,15 @@ def prepare(
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
     split_seed: int = 0,
+    fold: Fold | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Read a data set, hash its files, check it, and make the splits that it lacks.
 
-    `data` is what one of the `readers/` knows; `reading` says how its rows become labels. An official
-    test split is kept; val, or test, is carved out of train where it is missing, as a share of the
-    images divided. Splits are made by patient and by content. Samples are sorted by path, so the result
-    does not depend on the order of rows. Raises `DataError` and its kinds, or `UsageError` where `data`
-    is nothing known.
+    `data` is what one of the `readers/` knows; `reading` says how its rows become labels. An official test split is
+    kept; val, or test, is carved out of train where it is missing, as a share of the images divided; with a `fold` all
+    splits are made by it. Splits are made by patient and by content. Samples are sorted by path, so the result does
+    not depend on the order of rows. Raises `DataError` and its kinds, or `UsageError` where `data` is nothing known.
     """
     _check_fractions(val_fraction, test_fraction)
     reading = reading or Reading()
@@ -47,13 +52,16 @@ def prepare(
     leakage.check(in_splits, patients_known=patients_known)
     fractions: dict[Split, float] = {"val": val_fraction, "test": test_fraction}
     made = _missing_splits(official)
-    samples = _with_made_splits(samples, official, made, fractions=fractions, classes=classes, seed=split_seed)
+    if fold is None:
+        samples = _with_made_splits(samples, official, made, fractions=fractions, classes=classes, seed=split_seed)
+    else:
+        samples = split_by_fold(samples, official, classes, fold, seed=split_seed)
     _require_training_images(samples, classes)
     leakage.check(samples, patients_known=patients_known)
     warnings = (
         *raw.warnings,
         *labelled.warnings,
-        *_made_warnings(made, seed=split_seed),
+        *(_made_warnings(made, seed=split_seed) if fold is None else (tell_fold(fold, seed=split_seed),)),
         *find_quirks(samples, classes, patients_known=patients_known),
     )
     return Manifest(
@@ -147,7 +155,10 @@ def _check_fractions(val_fraction: float, test_fraction: float) -> None:
 
 
 def _read(data: str, reading: Reading, *, progress: Progress | None) -> tuple[str, RawData]:
-    """Ask the readers in the order of their table."""
+    """Ask the readers in the order of their table; `none` for the splits' column leaves out what they say of them."""
+    if reading.split_col == NO_SPLITS:
+        name, raw = _read(data, replace(reading, split_col=""), progress=progress)
+        return name, replace(raw, samples=tuple(replace(row, split=None) for row in raw.samples))
     for name in plugins.names("readers"):
         reader: plugins.Reader = plugins.load("readers", name)()
         if reader.recognises(data):

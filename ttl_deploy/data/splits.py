@@ -1,8 +1,9 @@
 """Who goes to train, val and test: whole patients, classes in proportion, decided by a seed."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from ttl_deploy.data.labels import classes_of
 from ttl_deploy.errors import DataError
 from ttl_deploy.records.data import Label, Split
 
+Part = TypeVar("Part", bound=Hashable)
 SPLIT_WORDS: Mapping[str, Split] = MappingProxyType(
     {
         "train": "train",
@@ -52,16 +54,16 @@ def assign_splits(
     *,
     keys: Sequence[str],
     classes: Sequence[str],
-    fractions: Mapping[Split, float],
+    fractions: Mapping[Part, float],
     seed: int,
-) -> list[Split]:
+) -> list[Part]:
     """Give each sample a split so that groups stay whole and every split has about its fraction of each class.
 
     Greedy: each split first gets one small group of every class it lacks, rarest class first; the
     other groups, large ones first, go where the distance to the wanted class counts shrinks most.
     `keys` (content hashes) make the result independent of the samples' order. Where images can have several
     classes, their number counts as one more class. Raises `DataError` where a class has fewer groups than there
-    are splits; of several per image, such a class goes where the others lead it.
+    are splits; of several per image, such a class goes where the others lead it. Folds are divided in the same way.
     """
     members = _sorted_members(groups, keys, seed=seed)
     counts = _count_classes(labels, members, classes=len(classes))
@@ -79,7 +81,7 @@ def assign_splits(
         if group not in chosen:
             chosen[group] = _neediest(held, wanted, counts[group])
             held[chosen[group]] += counts[group]
-    result: list[Split] = [splits[0]] * len(labels)
+    result: list[Part] = [splits[0]] * len(labels)
     for group, split in chosen.items():
         for position in members[group]:
             result[position] = splits[split]
@@ -128,13 +130,17 @@ def _sorted_members(groups: Sequence[int], keys: Sequence[str], *, seed: int) ->
     return [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
 
 
-def _require_groups(counts: NDArray[np.int64], splits: Sequence[Split], classes: Sequence[str]) -> None:
+def _require_groups(counts: NDArray[np.int64], splits: Sequence[Part], classes: Sequence[str]) -> None:
     for name, present in zip(classes, (counts > 0).sum(axis=0), strict=True):
         if present < len(splits):
             raise DataError(
                 f"class {name!r} has {present} patients (or distinct images); dividing it into "
-                f"{', '.join(splits)} needs at least {len(splits)}: add images of this class, or leave it out"
+                f"{_in_words(splits)} needs at least {len(splits)}: add images of this class, or leave it out"
             )
+
+
+def _in_words(parts: Sequence[Hashable]) -> str:
+    return ", ".join(map(str, parts)) if isinstance(parts[0], str) else f"{len(parts)} folds"
 
 
 def _seed_classes(counts: NDArray[np.int64], splits: int) -> dict[int, int]:

@@ -10,7 +10,7 @@ the verdict on one model never contradicts its interval. Holm 1979 corrects each
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -147,13 +147,19 @@ def compare_resampled(
     patients_known: bool = True,
     margin: float = MARGIN,
     level: float = LEVEL,
+    in_folds: bool = False,
 ) -> Comparison:
-    """Compare models whose resamples were made before, all of the same patients; the rest is as for `compare`."""
+    """Compare models whose resamples were made before, all of the same patients; the rest is as for `compare`.
+
+    With `in_folds` a model's predictions are of several models, one per fold: then there is no test by DeLong, which
+    ranks all images together.
+    """
     _check_request(len(predictions), margin=margin, level=level)
     _check_replicates(resampled, level=level)
     checked = {name: read_answers(one, labels) for name, one in predictions.items()}
     reference, *others = checked
     setting = _describe(checked, patients, margin=margin, level=level)
+    setting = replace(setting, independent=setting.independent and not in_folds)
     tests = [_test(name, reference, checked, resampled, setting) for name in others]
     return Comparison(
         split=split,

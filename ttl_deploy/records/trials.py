@@ -6,6 +6,7 @@ from typing import Literal
 
 from ttl_deploy.records.candidates import ALL_EXITS, PROBED, Candidate, check_strategies, slug_of
 from ttl_deploy.records.data import DecodeSettings, Reading, Split
+from ttl_deploy.records.folds import Fold
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention, ModelSpec, Pool
 from ttl_deploy.records.scores import MARGIN, PickRule
 from ttl_deploy.records.stages import Stage, check_skip
@@ -96,7 +97,8 @@ class SearchSettings:
 
     `cuts` is `stages`, `all`, or names; `weights` is `imagenet`, `none` or a file; `normalise` is `auto`
     (what the weights are used to), a convention's name, or numbers MEAN/STD for pixel values in 0..1.
-    `limit_train` (images) and `train_fraction` (share of the patients) use only part of the training split;
+    `fold` makes the splits those of one fold of a cross-validation. `limit_train` (images) and `train_fraction`
+    (share of the patients) use only part of the training split;
     at most one of them is set. Every cut is trained by every one of the `strategies`. `skip` are the stages
     that are left out; `warm_start` lets a guided search begin its finalists with the weights of their exits,
     for fewer epochs. `image_sizes` (pixels, smaller than the decode settings' own), `widths` (shares of the channels)
@@ -120,6 +122,7 @@ class SearchSettings:
     val_fraction: float = 0.15
     test_fraction: float = 0.15
     split_seed: int = 0
+    fold: Fold | None = None
     limit_train: int | None = None
     train_fraction: float | None = None
     pool: Pool = "avg"

@@ -43,6 +43,7 @@ def prepare_data(settings: SearchSettings, *, progress: Progress) -> Manifest:
         val_fraction=settings.val_fraction,
         test_fraction=settings.test_fraction,
         split_seed=settings.split_seed,
+        fold=settings.fold,
         progress=progress,
     )
     if settings.limit_train is not None:
