@@ -39,8 +39,9 @@ def open_dicom(content: bytes, grey: Grey, *, name: str, isolated: bool) -> Imag
         if header.greys is not None:
             return Image.fromarray(shade_greys(stored, header.greys, grey, limits=header.pixels.limits))
         if header.palette is not None:
-            stored = _look_up_palette(pydicom, stored, header.palette)
-            return Image.fromarray(_high_byte(stored, bits=8 * stored.dtype.itemsize))
+            with quiet():
+                colours = np.asarray(pydicom.pixels.apply_color_lut(stored, header.palette))
+            return Image.fromarray(_high_byte(colours, bits=8 * colours.dtype.itemsize))
         return Image.fromarray(_high_byte(stored, bits=header.pixels.bits_stored))
     except CodecMissingError as error:
         raise MissingExtraError("dicom", f"the compressed DICOM file {name}") from error
@@ -92,13 +93,6 @@ def _options(pixels: StoredPixels) -> dict[str, Any]:
         "pixel_keyword": "PixelData",
         "pixel_vr": pixels.data_vr,
     }
-
-
-def _look_up_palette(pydicom: Any, stored: NDArray[np.integer], tags: Any) -> NDArray[np.integer]:
-    dataset = pydicom.Dataset(tags)
-    dataset.PhotometricInterpretation = "PALETTE COLOR"
-    with quiet():
-        return np.asarray(pydicom.pixels.apply_color_lut(stored, dataset))
 
 
 def _high_byte(colours: NDArray[np.integer], *, bits: int) -> NDArray[np.uint8]:

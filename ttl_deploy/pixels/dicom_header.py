@@ -76,7 +76,7 @@ class StoredPixels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DicomHeader:
-    """What is needed of a file: its pixels, and what maps them: `greys`, or the tags of a `palette` for pydicom."""
+    """What is needed of a file: its pixels, and what maps them: `greys`, or for pydicom a dataset with a `palette`."""
 
     pixels: StoredPixels
     greys: GreySteps | None
@@ -129,7 +129,8 @@ def _read(pydicom: Any, content: bytes) -> DicomHeader:
         little_endian = pixels.transfer_syntax != _GUESSED[(False, False)]
         greys = read_grey_steps(dataset, signed=pixels.signed, little_endian=little_endian)
     elif pixels.photometric == PALETTE:
-        palette = _read_palette(dataset)
+        palette = dataset
+        palette.file_meta.TransferSyntaxUID = pixels.transfer_syntax  # tells the byte order of its tables
     return DicomHeader(pixels=pixels, greys=greys, palette=palette)
 
 
@@ -224,10 +225,6 @@ def _read_syntax(dataset: Any) -> str:
     if dataset["PixelData"].is_undefined_length:
         raise DicomFaultError("it is compressed and does not say how: its transfer syntax is missing")
     return _GUESSED[dataset.original_encoding]
-
-
-def _read_palette(dataset: Any) -> Any:
-    return {name: dataset[name] for name in _PALETTE_TAGS if name in dataset}
 
 
 def _whole(dataset: Any, name: str, default: int) -> int:
