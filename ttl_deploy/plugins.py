@@ -25,6 +25,12 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         # Readers are asked in this order whether they recognise the given path.
         "readers": {
             "phantom": "ttl_deploy.data.readers.phantom:PhantomReader",
+            "medmnist": "ttl_deploy.data.readers.medmnist:MedmnistReader",
+            "chexpert": "ttl_deploy.data.readers.chexpert:ChexpertReader",
+            "mimic-cxr": "ttl_deploy.data.readers.mimic:MimicReader",
+            "nih-chestxray14": "ttl_deploy.data.readers.nih:NihReader",
+            "ham10000": "ttl_deploy.data.readers.ham10000:Ham10000Reader",
+            "bimcv": "ttl_deploy.data.readers.bimcv:BimcvReader",
             "table": "ttl_deploy.data.readers.table:TableReader",
             "folder": "ttl_deploy.data.readers.folder:FolderReader",
         },

@@ -33,7 +33,7 @@ def read_labels(table: Table, columns: Sequence[int]) -> list[Stated]:
     cells = table.column(columns[0])
     distinct = set(cells)
     if any("|" in cell for cell in distinct):
-        return read_lists(table, columns[0], {cell: _split_list(cell) for cell in distinct})
+        return read_lists(table, columns[0], {cell: split_list(cell) for cell in distinct})
     marks = {_as_mark(cell) for cell in distinct}
     if "uncertain" in marks and None not in marks:
         return read_marks(table, columns)
@@ -119,7 +119,8 @@ def _mark(table: Table, position: int, column: int) -> Finding:
     return mark
 
 
-def _split_list(cell: str) -> tuple[str, ...]:
+def split_list(cell: str) -> tuple[str, ...]:
+    """Return the names in a cell that are separated by `|`."""
     return tuple(name.strip() for name in cell.split("|") if name.strip())
 
 

@@ -5,7 +5,7 @@ import csv
 import gzip
 import io
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -61,6 +61,16 @@ class Table:
         """Return the cells of a column."""
         return [row[index] for row in self.rows]
 
+    def keep(self, positions: Sequence[int]) -> "Table":
+        """Return only the rows at these positions, which are given in order; they keep their numbers."""
+        sources = []
+        for source in self.sources:
+            start = bisect_left(positions, source.start)
+            chosen = positions[start : bisect_left(positions, source.start + len(source.numbers))]
+            numbers = [source.numbers[position - source.start] for position in chosen]
+            sources.append(Source(path=source.path, start=start, numbers=numbers))
+        return Table(header=self.header, rows=[self.rows[i] for i in positions], sources=tuple(sources))
+
 
 def is_table(path: Path) -> bool:
     """Tell by its name whether a file can be a table."""
@@ -77,7 +87,7 @@ def read_table(path: Path) -> Table:
     if path.name.lower().endswith(".parquet"):
         header, rows = read_parquet_cells(path)
         return _collect(path, header, rows, first=1)
-    text = _read_text(path, limit=_LARGEST_BYTES)
+    text = read_text(path)
     header, *rows = _parse(path, text) or [[]]
     if not any(header):
         raise LabelError(f"{path} has no header: its first row must name the columns, at least path and label")
@@ -89,7 +99,7 @@ def read_header(path: Path) -> tuple[str, ...]:
     try:
         if path.name.lower().endswith(".parquet"):
             return tuple(open_parquet(path).schema_arrow.names)
-        text = _read_text(path, limit=_SNIFFED_CHARACTERS, only_beginning=True)
+        text = read_text(path, limit=_SNIFFED_CHARACTERS, only_beginning=True)
         return tuple(next(iter(_parse(path, text)), []))
     except DataError:
         return ()
@@ -129,7 +139,8 @@ def _collect(path: Path, header: Sequence[str], rows: list[list[str]], *, first:
     return Table(header=tuple(header), rows=rows, sources=(Source(path=path, start=0, numbers=numbers),))
 
 
-def _read_text(path: Path, *, limit: int, only_beginning: bool = False) -> str:
+def read_text(path: Path, *, limit: int = _LARGEST_BYTES, only_beginning: bool = False) -> str:
+    """Return a text file's content, unpacked from gzip; raises `DataError` where it is no text or too large."""
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
             content = file.read(limit + 1)

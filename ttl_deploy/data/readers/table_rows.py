@@ -32,13 +32,13 @@ class Rows:
         return f"{self.table.where(position)}, column {self.image_column!r}"
 
 
-def read_rows(table: Table, columns: Columns) -> Rows:
-    """Read what every row says; raises `LabelError` with row and column."""
+def read_rows(table: Table, columns: Columns, *, labels: Sequence[Stated] | None = None) -> Rows:
+    """Read what every row says, or take `labels` as read; raises `LabelError` with row and column."""
     return Rows(
         table=table,
         image_column=table.header[columns.image],
         images=table.column(columns.image),
-        labels=read_labels(table, columns.labels),
+        labels=read_labels(table, columns.labels) if labels is None else labels,
         patients=read_patients(table, columns.patient),
         splits=read_splits(table, columns.split) if columns.split is not None else [None] * len(table.rows),
         extras=read_extras(table, columns.extra),
