@@ -4,12 +4,16 @@ import multiprocessing
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from ttl_deploy.data import PixelCache, open_cache, prepare
+from ttl_deploy.data import cache as cache_module
+from ttl_deploy.data.cache import find_cache
 from ttl_deploy.errors import StorageError, UnreadableImageError
 from ttl_deploy.pixels import decode
 from ttl_deploy.records.data import DecodeSettings
@@ -120,43 +124,105 @@ def test_a_spawned_process_reads_the_same_pixels(manifest):
     assert queue.get() == int(cache.pixels([0, 1, 2]).sum())
 
 
-@pytest.mark.parametrize("damage", ["cut", "index", "gone", "other"])
+def flip_byte(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "flipped", "view", "journal", "torn journal"])
 def test_a_damaged_cache_is_noticed_and_built_anew(manifest, damage):
-    cache = open_cache(manifest, SMALL)
-    array, index = cache.path / "pixels.npy", cache.path / "index.json"
-    del cache
+    view = open_cache(manifest, SMALL).path
+    pixels, journal = view.parent / "pixels.raw", view.parent / "journal"
     if damage == "cut":
-        os.truncate(array, array.stat().st_size - 1)
-    elif damage == "index":
-        index.write_text("{")
+        os.truncate(pixels, pixels.stat().st_size - 1)
     elif damage == "gone":
-        array.unlink()
+        pixels.unlink()
+    elif damage == "flipped":
+        flip_byte(pixels, 12 * 12 * 3 * 7)
+    elif damage == "view":
+        flip_byte(view, -9)
     else:
-        np.save(array, np.zeros((3, 3), np.uint8))
-    with pytest.raises(StorageError, match=r"damaged|does not hold"):
-        PixelCache.load(array.parent)
+        flip_byte(journal, 40 if damage == "journal" else -1)
+    if damage != "flipped":
+        with pytest.raises(StorageError, match="missing or damaged"):
+            PixelCache.load(view)
+    assert find_cache(manifest, SMALL) is None
     np.testing.assert_array_equal(open_cache(manifest, SMALL).pixels(range(17)), expected(manifest))
+    assert find_cache(manifest, SMALL) is not None
 
 
-def test_litter_of_a_killed_run_is_cleared(manifest, cache_dir):
-    cache = open_cache(manifest, SMALL)
-    litter = cache.path.parent / f".{cache.path.name}.99999999.tmp"
-    shutil.move(cache.path, litter)
-    again = open_cache(manifest, SMALL)
-    assert not litter.exists()
-    np.testing.assert_array_equal(again.pixels(range(17)), expected(manifest))
+def test_rows_that_somebody_reads_never_move_nor_change(folder, manifest, draw):
+    early = open_cache(manifest, SMALL)
+    journal = early.path.parent / "journal"
+    for i in range(3):
+        draw(folder / "cat" / f"new{i}.png", 100 + i)
+        if i:
+            os.truncate(journal, journal.stat().st_size - i)  # what it said of the newest rows is lost
+        larger = prepare(str(folder))
+        np.testing.assert_array_equal(open_cache(larger, SMALL).pixels(range(18 + i)), expected(larger))
+        np.testing.assert_array_equal(early.pixels(range(17)), expected(manifest))
 
 
-def test_all_files_that_do_not_decode_are_named_and_nothing_is_published(folder, cache_dir):
+def test_searches_over_the_same_images_decode_them_once(folder, manifest, draw, monkeypatch):
+    part = replace(manifest, samples=manifest.samples[:5])
+    open_cache(part, SMALL)
+    told = []
+    cache = open_cache(manifest, SMALL, note=told.append)
+    np.testing.assert_array_equal(cache.pixels(range(17)), expected(manifest))
+    assert told == [f"decoding 11 images (5 more are decoded already): 0.0 MB in {cache.path.parent}"]
+    monkeypatch.setattr("ttl_deploy.data.cache.decode_all", no_decoding)
+    last = replace(manifest, samples=manifest.samples[:4:-1])
+    np.testing.assert_array_equal(open_cache(last, SMALL).pixels(range(12)), expected(last))
+    assert (cache.path.parent / "pixels.raw").stat().st_size == 16 * 12 * 12 * 3
+
+
+def test_only_what_was_not_opened_for_long_is_deleted(folder, manifest, draw, cache_dir):
+    old, young = (open_cache(manifest, DecodeSettings(image_size=side)).path.parent for side in (13, 14))
+    first = open_cache(manifest, SMALL).path
+    for mark in (old / "used", first):
+        os.utime(mark, (0, 0))
+    earlier = cache_dir / "pixels" / "0123456789abcdef"
+    earlier.mkdir()
+    (earlier / "index.json").touch()
+    stranger = cache_dir / "pixels" / "mine"
+    stranger.mkdir()
+    for still_there in (True, False):
+        draw(folder / "cat" / "new.png", 100 + still_there)
+        open_cache(prepare(str(folder)), SMALL)
+        assert young.exists()
+        assert stranger.exists()
+        assert not old.exists()
+        assert not first.exists()
+        assert earlier.exists() == still_there
+        os.utime(earlier / "index.json", (0, 0)) if still_there else None
+
+
+def test_two_processes_at_once_decode_one_after_the_other(manifest):
+    waited = []
+    store = cache_module._store_folder(SMALL)
+    store.mkdir()
+    lock = FileLock(store / ".lock")
+    lock.acquire()
+
+    def go_on(text):
+        waited.append(text)
+        lock.release()
+
+    open_cache(manifest, SMALL, note=go_on)
+    assert "another process is decoding" in waited[0]
+
+
+def test_all_files_that_do_not_decode_are_named(folder):
     (folder / "cat" / "text.jpg").write_text("no image")
     (folder / "dog" / "cut.png").write_bytes((folder / "dog" / "1.png").read_bytes()[:80])
-    with pytest.raises(UnreadableImageError) as caught:
-        open_cache(prepare(str(folder)), SMALL)
-    message = str(caught.value)
-    assert message.startswith("2 of 18 images cannot be used:")
-    assert "text.jpg is not an image" in message
-    assert "cut.png does not decode" in message
-    assert list((cache_dir / "pixels").glob("*/")) == []
+    for _ in range(2):  # the second time nothing is decoded
+        with pytest.raises(UnreadableImageError) as caught:
+            open_cache(prepare(str(folder)), SMALL)
+        message = str(caught.value)
+        assert message.startswith("2 of 18 images cannot be used:")
+        assert "cat/text.jpg is not an image" in message
+        assert "dog/cut.png does not decode" in message
 
 
 def test_one_file_that_does_not_decode_is_one_line(folder):
@@ -193,7 +259,7 @@ def test_a_disk_that_fills_while_decoding_is_a_storage_error(manifest, cache_dir
     monkeypatch.setattr(os, "pwrite", lambda descriptor, content, offset: len(content) - 1)
     with pytest.raises(StorageError, match="No space left"):
         open_cache(manifest, SMALL)
-    assert list((cache_dir / "pixels").glob("*/")) == []
+    assert not list((cache_dir / "pixels").rglob("*.view"))
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
