@@ -69,7 +69,7 @@ def run(
     if as_json:
         print(codec.to_json(comparison))
     else:
-        _print_comparison(comparison)
+        print_comparison(comparison)
     if gate and not comparison.all_non_inferior:
         failed = [
             f"{found.model} ({found.verdict})" for found in comparison.verdicts if found.verdict != "non-inferior"
@@ -77,7 +77,7 @@ def run(
         raise GateError(f"not shown to be as good as {comparison.reference}: {', '.join(failed)}")
 
 
-def _print_comparison(comparison: "Comparison") -> None:
+def print_comparison(comparison: "Comparison") -> None:
     """Print a line per model, then what each verdict rests on."""
     from ttl_deploy.report import verdicts
 

@@ -27,15 +27,26 @@ def run(
     """Print a run's front; with --pick or a limit, choose anew (on validation scores) and store the choice."""
     import msgspec
 
-    from ttl_deploy.errors import UnknownNameError
+    from ttl_deploy.errors import UnknownNameError, UsageError
     from ttl_deploy.records import codec
+    from ttl_deploy.records.folds import CrossValidation
     from ttl_deploy.records.scores import PICK_RULES
     from ttl_deploy.search import findings
     from ttl_deploy.search.stages import describe_stages
 
+    from .folds import FILE, is_cross_validation, print_folds
     from .runs import run_folder
     from .tables import describe_cost, print_front
 
+    if run is not None and is_cross_validation(run):
+        pooled = codec.load(CrossValidation, run / FILE)
+        if any(option is not None for option in (pick, max_latency, max_params, max_macs)):
+            raise UsageError(f"{run} is a cross-validation: choose anew in one of its folds, such as {run}/fold-1")
+        if as_json:
+            print(codec.to_json(pooled))
+        else:
+            print_folds(pooled)
+        return
     folder = run_folder(run)
     if pick is not None and pick not in PICK_RULES:
         raise UnknownNameError("rule", pick, PICK_RULES)

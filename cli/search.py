@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 NAME = "search"
 _NO_SETTINGS = (
     *("out", "config", "device", "gpus", "executor", "address", "workers", "max_hours", "dry_run", "progress"),
-    "as_json",
+    *("folds", "as_json"),
 )
 """Options that do not decide the result."""
 
@@ -104,6 +104,10 @@ def run(
     val_fraction: Annotated[float | None, typer.Option(help="Share of patients for validation [0.15].")] = None,
     test_fraction: Annotated[float | None, typer.Option(help="Share of patients for the test [0.15].")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of splits that are made here [0].")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Cross-validate: one search per fold, each testing on its own, and one table of all [off]."),
+    ] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on at most this many images.")] = None,
     train_fraction: Annotated[
         float | None, typer.Option(help="Train on this share of the training patients, e.g. 0.1.")
@@ -228,9 +232,12 @@ def run(
     from ttl_deploy import plugins
     from ttl_deploy.records import codec
     from ttl_deploy.runs.folder import RunFolder
+    from ttl_deploy.search.findings import Found
 
+    from .folds import print_folds, search_folds, settings_of_folds
     from .forecast import forecast_search
-    from .progress import show_study
+    from .progress import say, show_study
+    from .report import write_report
     from .tables import describe_cost, print_front
 
     executors = plugins.import_part("ttl_deploy.search.executors", need="`ttl-deploy search`")
@@ -241,24 +248,30 @@ def run(
     if dry_run:
         if executor != "local":
             raise UsageError(f"--dry-run times this machine, so it cannot tell of --executor {executor}: leave one out")
+        if folds is not None:
+            settings = settings_of_folds(settings, folds)[0]
+            say(f"the forecast is of one fold: all {folds} take about {folds} times as long")
         forecast_search(settings, out, where=where, progress=progress, as_json=as_json)
         return
-    folder = RunFolder(out)
     command = shlex.join(["ttl-deploy", *sys.argv[1:]])
-    with show_study(folder, command, enabled=progress) as reporter:
-        found = study.run_study(
-            settings,
-            folder,
-            command=command,
-            executor=executor,
-            where=where,
-            max_hours=max_hours,
-            reporter=reporter,
-        )
 
-    from .report import write_report
+    def search(wanted: "SearchSettings", into: RunFolder, hours: float | None) -> Found:
+        with show_study(into, command, enabled=progress) as reporter:
+            done: Found = study.run_study(
+                wanted, into, command=command, executor=executor, where=where, max_hours=hours, reporter=reporter
+            )
+        write_report(into)
+        return done
 
-    write_report(folder)
+    if folds is not None:
+        pooled = search_folds(settings, out, folds, search, max_hours=max_hours)
+        if pooled is not None and as_json:
+            print(codec.to_json(pooled))
+        elif pooled is not None:
+            print_folds(pooled)
+        return
+    folder = RunFolder(out)
+    found = search(settings, folder, max_hours)
     if as_json:
         print(codec.to_json(found))
         return

@@ -25,6 +25,7 @@ _AUGMENT = {field.name for field in dataclasses.fields(Augmentation)}
 _SEARCH = {field.name for field in dataclasses.fields(SearchSettings)} - {
     "decode",
     "reading",
+    "fold",
     "train",
     "strategies",
     "image_sizes",
