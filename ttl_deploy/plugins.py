@@ -31,6 +31,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "nih-chestxray14": "ttl_deploy.data.readers.nih:NihReader",
             "ham10000": "ttl_deploy.data.readers.ham10000:Ham10000Reader",
             "bimcv": "ttl_deploy.data.readers.bimcv:BimcvReader",
+            "parquet-images": "ttl_deploy.data.readers.parquet_images:ParquetImagesReader",
             "table": "ttl_deploy.data.readers.table:TableReader",
             "folder": "ttl_deploy.data.readers.folder:FolderReader",
         },

@@ -8,13 +8,13 @@ from typing import Any
 from ttl_deploy import plugins
 from ttl_deploy.errors import DataError, LabelError
 
-_NEED = "reading Parquet"
+NEED = "reading Parquet"
 
 
 @contextmanager
 def parquet_errors(path: Path) -> Iterator[None]:
     """Translate what pyarrow raises on a damaged file into a `DataError`."""
-    arrow = plugins.import_part("pyarrow", need=_NEED)
+    arrow = plugins.import_part("pyarrow", need=NEED)
     try:
         yield
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -24,7 +24,7 @@ def parquet_errors(path: Path) -> Iterator[None]:
 
 def open_parquet(path: Path) -> Any:
     """Return a `pyarrow.parquet.ParquetFile`; raises `DataError`, or `MissingExtraError` without pyarrow."""
-    parquet = plugins.import_part("pyarrow.parquet", need=_NEED)
+    parquet = plugins.import_part("pyarrow.parquet", need=NEED)
     with parquet_errors(path):
         return parquet.ParquetFile(path)
 
@@ -41,11 +41,15 @@ def read_parquet_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     return [name.strip() for name in table.column_names], [list(row) for row in zip(*columns, strict=True)]
 
 
+def cells_of(column: Any) -> list[str]:
+    """Return the values of a column as text."""
+    return ["" if value is None else str(value).strip() for value in column.to_pylist()]
+
+
 def _cells(path: Path, name: str, column: Any) -> list[str]:
-    types = plugins.import_part("pyarrow.types", need=_NEED)
+    types = plugins.import_part("pyarrow.types", need=NEED)
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
     if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
         raise LabelError(f"{path}, column {name!r} holds {kind}; allowed are text, numbers and truth values")
     with parquet_errors(path):
-        values = column.to_pylist()
-    return ["" if value is None else str(value).strip() for value in values]
+        return cells_of(column)
