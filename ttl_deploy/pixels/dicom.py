@@ -39,8 +39,7 @@ def open_dicom(content: bytes, grey: Grey, *, name: str, isolated: bool) -> Imag
         if header.greys is not None:
             return Image.fromarray(shade_greys(stored, header.greys, grey, limits=header.pixels.limits))
         if header.palette is not None:
-            with quiet():
-                colours = np.asarray(pydicom.pixels.apply_color_lut(stored, header.palette))
+            colours = _look_up_palette(pydicom, stored, header.palette)
             return Image.fromarray(_high_byte(colours, bits=8 * colours.dtype.itemsize))
         return Image.fromarray(_high_byte(stored, bits=header.pixels.bits_stored))
     except CodecMissingError as error:
@@ -58,7 +57,8 @@ def _decode(pydicom: Any, pixels: StoredPixels, *, isolated: bool) -> NDArray[np
     """Return stored values `(H, W)`, or RGB `(H, W, 3)`."""
     if pixels.transfer_syntax in UNCOMPRESSED:
         _check_length(pixels)
-    plugin = choose_plugin(pydicom, pixels.transfer_syntax, bits_stored=pixels.bits_stored)
+    with quiet():
+        plugin = choose_plugin(pydicom, pixels.transfer_syntax, bits_stored=pixels.bits_stored)
     frame = CodedFrame(
         data=pixels.data, transfer_syntax=pixels.transfer_syntax, plugin=plugin, options=_options(pixels)
     )
@@ -93,6 +93,14 @@ def _options(pixels: StoredPixels) -> dict[str, Any]:
         "pixel_keyword": "PixelData",
         "pixel_vr": pixels.data_vr,
     }
+
+
+def _look_up_palette(pydicom: Any, stored: NDArray[np.integer], dataset: Any) -> NDArray[np.integer]:
+    try:
+        with quiet():
+            return np.asarray(pydicom.pixels.apply_color_lut(stored, dataset))
+    except DECODER_ERRORS as error:
+        raise DicomFaultError(f"its palette cannot be used ({type(error).__name__})") from None
 
 
 def _high_byte(colours: NDArray[np.integer], *, bits: int) -> NDArray[np.uint8]:

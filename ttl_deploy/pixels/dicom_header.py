@@ -5,6 +5,7 @@ own messages, which quote them.
 """
 
 import io
+import logging
 import re
 import warnings
 import zlib
@@ -95,10 +96,15 @@ def import_pydicom(*, name: str) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote tags, from everybody; one thread at a time."""
+    """Keep pydicom's warnings and log, which quote tags, from everybody; one thread at a time."""
+    log = logging.getLogger("pydicom")
     with _QUIET, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        before, log.propagate = log.propagate, False
+        try:
+            yield
+        finally:
+            log.propagate = before
 
 
 def read_dicom_header(content: bytes, *, name: str) -> DicomHeader:
@@ -109,7 +115,7 @@ def read_dicom_header(content: bytes, *, name: str) -> DicomHeader:
             return _read(pydicom, content)
     except DicomFaultError as fault:
         raise UnreadableImageError(f"{name}: {fault}. Take it out, or convert it") from fault
-    except (*DECODER_ERRORS, pydicom.errors.InvalidDicomError) as error:
+    except (*DECODER_ERRORS, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         raise UnreadableImageError(
             f"{name} begins as a DICOM file and cannot be read as one: its header is damaged ({type(error).__name__}). "
             "Replace the file, or take it out"
@@ -131,6 +137,8 @@ def _read(pydicom: Any, content: bytes) -> DicomHeader:
     elif pixels.photometric == PALETTE:
         palette = dataset
         palette.file_meta.TransferSyntaxUID = pixels.transfer_syntax  # tells the byte order of its tables
+        for name in _PALETTE_TAGS:
+            dataset.get(name)  # pydicom reads a value when it is asked for; a damaged one is to fail here
     return DicomHeader(pixels=pixels, greys=greys, palette=palette)
 
 
