@@ -24,7 +24,7 @@ def open_picture(content: bytes, grey: Grey, *, name: str) -> Image.Image:
             return _to_eight_bits(ImageOps.exif_transpose(image), grey, name)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
-            f"{name} is not an image: it begins with {content[:12]!r}; allowed are PNG, JPEG, TIFF, WebP, BMP and "
+            f"{name} is not an image: it begins with {content[:4]!r}; allowed are PNG, JPEG, TIFF, WebP, BMP and "
             "DICOM files"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
