@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -234,6 +235,61 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side):
 def test_a_bomb_is_refused_where_warnings_are_silenced_too():
     with pytest.raises(UnreadableImageError, match="too many pixels: 10000 x 10000"):
         read(bomb(10_000, 10_000))
+
+
+def claim(content, side):
+    """Return the file with its header saying `side` by `side` pixels."""
+    changed = bytearray(content)
+    if content[:2] == b"BM":
+        changed[18:26] = side.to_bytes(4, "little") * 2
+    elif content[:2] == b"II":
+        for tag in (256, 257):
+            entry = content.index(tag.to_bytes(2, "little") + b"\x04\x00\x01\x00\x00\x00")
+            changed[entry + 8 : entry + 12] = side.to_bytes(4, "little")
+    else:
+        frame = content.index(b"\xff\xc0")
+        changed[frame + 5 : frame + 9] = side.to_bytes(2, "big") * 2
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("side", [9_500, 65_000])
+@pytest.mark.parametrize("file_format", ["BMP", "TIFF", "JPEG"])
+def test_a_small_file_that_claims_too_many_pixels_takes_no_memory(file_format, side):
+    content = claim(encode(Image.fromarray(GREY), file_format), side)
+    tracemalloc.start()
+    with pytest.raises(UnreadableImageError, match=r"a\.png has too many pixels"):
+        read(content)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_a_webp_that_claims_too_many_pixels_is_refused():
+    content = bytearray(encode(Image.fromarray(COLOUR), "WEBP", lossless=True))
+    start = content.index(b"VP8L") + 9
+    content[start : start + 4] = (int.from_bytes(content[start : start + 4], "little") | 0x0FFFFFFF).to_bytes(
+        4, "little"
+    )
+    with pytest.raises(UnreadableImageError, match=r"a\.png"):
+        read(bytes(content))
+
+
+def test_a_cmyk_jpeg_of_a_printer_is_not_shown_as_its_negative():
+    """Adobe's CMYK JPEG holds inverted inks; Pillow undoes that, so light stays light."""
+    light = Image.new("CMYK", (32, 32), (10, 10, 10, 0))
+    assert read(encode(light, "JPEG", quality=95)).mean() > 235
+
+
+def test_an_animated_gif_is_no_image_here():
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    with pytest.raises(UnreadableImageError, match=r"a\.png is not an image: it begins with b'GIF8'"):
+        read(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+
+
+def test_errors_quote_no_more_than_a_format_is_told_by():
+    with pytest.raises(UnreadableImageError) as refused:
+        read(b"Doe^John 19010203 General Hospital")
+    assert "b'Doe^'" in str(refused.value)
+    assert "John" not in str(refused.value)
 
 
 def test_mutated_files_decode_or_are_refused_and_never_crash():
