@@ -118,12 +118,15 @@ def _labelled_images(
         if settings
         else {}
     )
-    manifest = prepare(source, reading=read_reading(options, like=settings.reading if settings else None), **same)
+    reading = read_reading(options, like=settings.reading if settings else None)
+    manifest = prepare(source, reading=reading, **same)
+    known = artifact.references()
     if split is None:
-        known = artifact.references()
         recorded = {sample.split for sample in manifest.samples if sample.sha256 in known}
         split = next((one for one in ("test", "val") if one in recorded), "all")
     chosen = [sample for sample in manifest.samples if split in ("all", sample.split)]
+    most = reading.max_bad * len(manifest.samples)
+    chosen = _leave_out_unreadable(manifest.root, chosen, known, artifact.manifest.decode, most=most)
     return LabelledImages(
         images=_decoded(manifest.root, chosen, artifact.manifest, update),
         labels=[sample.label for sample in chosen],
@@ -132,6 +135,21 @@ def _labelled_images(
         classes=manifest.classes,
         split=split,  # type: ignore[arg-type] # checked above
     )
+
+
+def _leave_out_unreadable(root: str, samples: Any, known: Any, decode: Any, *, most: float) -> Any:
+    """Return the images that decode, as a search leaves out the others; those with a recorded answer do."""
+    from ttl_deploy.data.quarantine import name_unusable, refuse_many, try_decoding
+
+    from .progress import say
+
+    found = try_decoding(Path(root), [sample for sample in samples if sample.sha256 not in known], decode)
+    refuse_many(found, len(samples), max_bad=most / max(len(samples), 1))
+    if not found:
+        return samples
+    say(f"{len(found)} of {len(samples)} images do not decode and are left out: {name_unusable(found)}")
+    gone = {one.path for one in found}
+    return [sample for sample in samples if sample.path not in gone]
 
 
 def _decoded(root: str, samples: Any, manifest: Any, update: Any) -> Any:

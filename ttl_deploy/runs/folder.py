@@ -24,7 +24,7 @@ CONFIG = "config.json"
 _OWN = (".lock", "owner.txt", "ledger.jsonl")
 _BEGINNING = (
     *(CONFIG, "env.json", "command.txt", "weights.json"),
-    *("data/manifest.csv", "data/fingerprint.json", "data/checks.json"),
+    *("data/manifest.csv", "data/fingerprint.json", "data/checks.json", "data/quarantine.csv"),
 )
 
 

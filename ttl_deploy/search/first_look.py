@@ -18,7 +18,7 @@ from ttl_deploy.records.trials import SearchSettings, Trial
 from ttl_deploy.search.caches import Caches
 from ttl_deploy.search.candidates import find_cuts, probes
 from ttl_deploy.search.context import Study
-from ttl_deploy.search.preparation import prepare_data
+from ttl_deploy.search.preparation import keep_usable, prepare_data
 from ttl_deploy.search.probing import probe_cuts
 from ttl_deploy.search.running import make_task, run_with_retries
 
@@ -47,6 +47,7 @@ def probe_data(settings: SearchSettings, *, device: torch.device, note: Note, pr
         settings.weights, settings.backbone, image_size=settings.decode.image_size, normalise=settings.normalise
     )
     cuts = _covered(settings, cuts, note=note)
+    manifest, _ = keep_usable(settings, manifest, progress=progress, note=note)
     cache = open_cache(manifest, settings.decode, progress=progress)
     spec = ModelSpec(
         backbone=settings.backbone,

@@ -53,11 +53,17 @@ def inspect_data(
     looks, failures = look_at(Path(manifest.root), paths, workers=usable_cores(), progress=progress)
     if not looks:
         raise UnreadableImageError(f"none of the {len(paths)} images of {data} can be read; such as: {failures[0]}")
-    return _assemble(manifest, looks, failures, image_size=image_size, progress=progress)
+    return _assemble(manifest, looks, failures, image_size=image_size, max_bad=reading.max_bad, progress=progress)
 
 
 def _assemble(
-    manifest: Manifest, looks: Mapping[int, Traits], failures: Mapping[int, str], *, image_size: int, progress: Progress
+    manifest: Manifest,
+    looks: Mapping[int, Traits],
+    failures: Mapping[int, str],
+    *,
+    image_size: int,
+    max_bad: float,
+    progress: Progress,
 ) -> Inspection:
     positions = np.array(sorted(looks), dtype=np.intp)
     traits = np.stack([looks[int(position)] for position in positions])
@@ -79,7 +85,11 @@ def _assemble(
         copies=inspection.count_copies(manifest),
         near_duplicates=near,
         confounding=examined,
-        warnings=(*manifest.warnings, *_warn(len(failures), near, examined.traits)),
+        warnings=(
+            *manifest.warnings,
+            *_tell_unreadable(len(failures), len(manifest.samples), max_bad=max_bad),
+            *_warn(near, examined.traits),
+        ),
     )
 
 
@@ -117,12 +127,19 @@ def _score(
     return TraitScore(trait=trait, auroc=auroc, low=found.low, high=found.high, alarming=alarming)
 
 
-def _warn(unreadable: int, near: NearDuplicates, traits: Sequence[TraitScore]) -> Iterator[DataWarning]:
-    if unreadable:
-        yield DataWarning(
-            kind="unreadable-images",
-            message=f"{unreadable} files cannot be read: a search refuses the data set until they are replaced or gone",
-        )
+def _tell_unreadable(unreadable: int, images: int, *, max_bad: float) -> Iterator[DataWarning]:
+    """Say what a search would do about files that cannot be read."""
+    if not unreadable:
+        return
+    share = f"{unreadable} of {images} files ({unreadable / images:.1%}) cannot be read: a search"
+    if unreadable > max_bad * images:
+        text = f"{share} refuses the data set, as --max-bad allows {max_bad:.1%}; replace them, or take them out"
+    else:
+        text = f"{share} leaves them out, as --max-bad allows {max_bad:.1%}"
+    yield DataWarning(kind="unreadable-images", message=text)
+
+
+def _warn(near: NearDuplicates, traits: Sequence[TraitScore]) -> Iterator[DataWarning]:
     for count, what, cost in (
         (near.across_splits, "in different splits", "scores on the later split may be too good"),
         (near.across_patients, "of different patients", "one person may stand under two names"),

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from ttl_deploy.data.cache import Note
 from ttl_deploy.data.labels import name_label
 from ttl_deploy.data.manifest import limit_train, prepare, share_train
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
+from ttl_deploy.data.quarantine import Unusable, find_unusable, leave_out, load_unusable, save_unusable
 from ttl_deploy.errors import DataError
+from ttl_deploy.files import make_folder
 from ttl_deploy.plugins import Progress
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import Manifest
@@ -22,17 +25,46 @@ from ttl_deploy.search.profile_key import ProfilePlan
 
 
 def read_data(study: Study) -> Manifest:
-    """Read, check and split the data, or compare them with the stored ones; no image is decoded yet."""
+    """Read, check and split the data; no image is decoded yet.
+
+    Where the run has them already, they are compared with the stored ones, and what does not decode is left out.
+    """
     run = study.run
     found = prepare_data(study.settings, progress=study.reporter.step)
     if (run.data / "manifest.csv").exists():
+        found = leave_out(found, load_unusable(run.data))
         old, new = fingerprint(load_manifest(run.data)), fingerprint(found)
         refuse_differences(run.path, differences(msgspec.to_builtins(old), msgspec.to_builtins(new), "data."))
-    else:
-        save_manifest(found, run.data)
     for warning in found.warnings:
         study.reporter.note(f"data: {warning.message}")
     return found
+
+
+def settle_data(study: Study, manifest: Manifest) -> Manifest:
+    """Decode the images, leave out those that do not decode, and store what is left; stored data stay as they are.
+
+    Raises `UnreadableImageError` where too many do not decode, and `DataError` where too little is left.
+    """
+    run, reporter = study.run, study.reporter
+    if (run.data / "manifest.csv").exists():
+        return manifest
+    left, unusable = keep_usable(study.settings, manifest, progress=reporter.step, note=reporter.note)
+    make_folder(run.data)
+    save_unusable(run.data, unusable)
+    save_manifest(left, run.data)
+    return left
+
+
+def keep_usable(
+    settings: SearchSettings, manifest: Manifest, *, progress: Progress, note: Note
+) -> tuple[Manifest, tuple[Unusable, ...]]:
+    """Decode the images; return the manifest without those that do not decode, and those."""
+    unusable = find_unusable(manifest, settings.decode, max_bad=settings.reading.max_bad, progress=progress, note=note)
+    left = leave_out(manifest, unusable)
+    for warning in left.warnings[len(manifest.warnings) :]:
+        note(f"data: {warning.message}")
+    _check_learnable(left)
+    return left, unusable
 
 
 def prepare_data(settings: SearchSettings, *, progress: Progress) -> Manifest:
@@ -71,10 +103,14 @@ def count_images(manifest: Manifest) -> Mapping[str, int]:
     return {split: len(manifest.of_split(split)) for split in ("train", "val", "test")}
 
 
-def find_costs(study: Study, manifest: Manifest, cuts: Sequence[Cut], specs: Sequence[ModelSpec]) -> tuple[Cut, ...]:
-    """Find what every cut costs, as far as that is not known yet; return those to train, shallow to deep.
+def find_costs(
+    study: Study, manifest: Manifest, cuts: Sequence[Cut], specs: Sequence[ModelSpec]
+) -> tuple[tuple[Cut, ...], Manifest]:
+    """Find what every cut costs, as far as that is not known yet; return those to train, shallow to deep,
+    and the data without the images that do not decode.
 
-    Where no cut meets the limits, nothing stands in the ledger yet, so the run may begin anew with others.
+    Where no cut meets the limits, no image is decoded; and until the data are settled, nothing stands in the ledger,
+    so the run may begin anew with other settings.
     """
     run, settings, note = study.run, study.settings, study.reporter.note
     refuse_by_size(settings, cuts)
@@ -83,11 +119,12 @@ def find_costs(study: Study, manifest: Manifest, cuts: Sequence[Cut], specs: Seq
     profile = codec.load(Profile, run.profile) if known else _measure(study, cuts, specs)
     seconds = round(time.perf_counter() - started, 1)
     wanted = keep_feasible(settings, profile, cuts, note=note)
+    manifest = settle_data(study, manifest)
     run.ledger.append("data_prepared", manifest.name, msgspec.to_builtins(fingerprint(manifest)))
     if not known:
         codec.save(run.profile, profile)
     run.ledger.append("profiled", settings.profile_target, {"cuts": [cut.name for cut in cuts], "seconds": seconds})
-    return wanted
+    return wanted, manifest
 
 
 def profile_plan(settings: SearchSettings) -> ProfilePlan:

@@ -60,13 +60,14 @@ def run_study(
             forget_early_choice(run)
             reporter.note(f"resuming {run.path}: {len(findings.outcomes(run))} trials are done")
         manifest = read_data(study)
-        classes, images = len(manifest.classes), count_images(manifest)
+        classes = len(manifest.classes)
         cuts = find_cuts(settings, classes=classes)
         trials = make_trials(settings, cuts, classes=classes, feeding=feeding, multilabel=manifest.multilabel)
         environment.check_weights(run, settings, cuts, note=reporter.note)
         specs = [trials[cut.name, settings.strategies[0], settings.seeds[0]].model for cut in cuts]
-        wanted = find_costs(study, manifest, cuts, specs)
-        caches = Caches(manifest=manifest, decode=settings.decode, progress=reporter.step)
+        wanted, manifest = find_costs(study, manifest, cuts, specs)
+        images = count_images(manifest)
+        caches = Caches(manifest=manifest, decode=settings.decode, progress=reporter.step, note=reporter.note)
         caches.of(settings.decode.image_size)
         try:
             known = train(study, wanted, trials, caches, images=images)
