@@ -66,7 +66,7 @@ def _join(reports: Table, root: Path, genders: dict[str, str]) -> tuple[Table, l
         without += not images
         if _names(row[labels]):
             for image in images:
-                rows.append([image, row[patient], row[report], row[labels], genders.get(row[patient], "")])
+                rows.append((image, row[patient], row[report], row[labels], genders.get(row[patient], "")))
                 numbers.append(reports.sources[0].numbers[position])
     if not rows:
         raise LabelError(f"{reports.name}: no X-ray of any report is below {root} (sub-*/ses-*/mod-rx/*.png)")

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ _CROWDED = 4  # a folder in which so many files are looked for is listed once, i
 _DRIVE = re.compile(r"[A-Za-z]:")
 # What needs more than a look: backslashes, doubled slashes, `.` and `..`, drives, homes, NUL. Ends are seen apart.
 _ODD = ("\\", "//", "/.", ":", "~", "\0")
+_LONGEST = 4096  # characters; no system opens longer paths, and taking them apart is slow
 _LEFT_OUT = frozenset(("__MACOSX",))
 
 Kind = Literal["file", "folder", "link", "other", "missing"]
@@ -32,6 +33,14 @@ class _Folder:
     outside: bool = False
     kinds: dict[str, Kind] | None = None
     stems: dict[str, list[str]] | None = None
+
+    def count_files(self) -> int:
+        """Return how many files a listed folder has, links not counted."""
+        return list((self.kinds or {}).values()).count("file")
+
+    def files(self) -> list[str]:
+        """Return the names of the files in a listed folder."""
+        return [name for name, kind in (self.kinds or {}).items() if kind == "file"]
 
 
 @dataclass(slots=True)
@@ -63,6 +72,7 @@ class ImageFinder:
         self._folders: dict[str, _Folder | None] = {"": _Folder("")}
         self._tree: tuple[dict[str, list[str]], dict[str, list[str]]] | None = None
         self._found = Found()
+        self._direct: Counter[str] = Counter()
 
     def find(self, names: Sequence[str], *, where: Where) -> Found:
         """Find every image; raises `LabelError` with `where(row)` for a path that is unsafe, empty or ambiguous."""
@@ -79,21 +89,27 @@ class ImageFinder:
             if folder and folder.kinds and folder.path == (f"{name}/" if name else "")
         }
         nothing: dict[str, Kind] = {}
+        others = 0
         paths = self._found.paths
         for row, name in enumerate(plain):
             head, _, tail = name.rpartition("/")
             if listed.get(head, nothing).get(tail) == "file":
                 paths.append(name)
             else:
-                paths.append(self._find_one(self._folder(head), name, row, where))
-        self._found.unnamed = self._count_unnamed()
+                paths.append(self._find_one(name, row, where))
+                others += 1
+        self._found.unnamed = self._count_unnamed(all_listed=not others)
         return self._found
 
-    def _find_one(self, folder: _Folder | None, name: str, row: int, where: Where) -> str | None:
+    def _find_one(self, name: str, row: int, where: Where) -> str | None:
         """Return the path of an image that is not simply listed; notes it as missing where there is none."""
+        if len(name) > _LONGEST:
+            self._found.missing[row] = "cannot be read: File name too long"
+            return None
+        head, _, tail = name.rpartition("/")
+        folder = self._folder(head)
         if folder and folder.outside:
             raise self._leads_out(name, where(row))
-        tail = name.rpartition("/")[2]
         kind = self._kind(folder, tail) if folder else "missing"
         path = f"{folder.path}{tail}" if folder else name
         if kind == "missing" and tail:
@@ -115,10 +131,12 @@ class ImageFinder:
             raise LabelError(f"{where(row)} is empty: every row needs an image")
         if "\0" in text:
             raise LabelError(f"{where(row)} holds a NUL character: {shorten(name)!r}")
+        if len(text) > _LONGEST:
+            return text
         parts = [part for part in text.split("/") if part not in ("", ".")]
         drive = _DRIVE.match(text) is not None
         absolute = drive or text.startswith("/")
-        if not parts or parts[-1] == ".." or text.startswith("~") or (absolute and ".." in parts):
+        if not parts or text.startswith("~") or _climbs_out(parts) or (absolute and ".." in parts):
             raise self._leads_out(name, where(row))
         if absolute:
             return self._place_absolute(parts[1:] if drive else parts, name, drive=drive, where=where(row))
@@ -144,7 +162,8 @@ class ImageFinder:
 
     def _list_crowded(self, names: Sequence[str]) -> None:
         """List the folders that many files or folders are looked for in, parents first."""
-        needed = Counter([name.rpartition("/")[0] for name in names])
+        self._direct = Counter([name.rpartition("/")[0] for name in names if len(name) <= _LONGEST])
+        needed = self._direct.copy()
         climbed = {""}
         for folder in tuple(needed):
             while folder not in climbed:
@@ -160,14 +179,15 @@ class ImageFinder:
         """Return a folder by its path relative to the root; None where there is none."""
         if name in self._folders:
             return self._folders[name]
-        parts = name.split("/")
-        known = len(parts)
-        while "/".join(parts[:known]) not in self._folders:
-            known -= 1
-        folder = self._folders["/".join(parts[:known])]
-        for end in range(known, len(parts)):
-            folder = self._subfolder(folder, parts[end]) if folder and not folder.outside else folder
-            self._folders["/".join(parts[: end + 1])] = folder
+        folder, key = self._folders[""], ""
+        for part in name.split("/"):
+            key = f"{key}/{part}" if key else part
+            if key not in self._folders:
+                self._folders[key] = self._subfolder(folder, part) if folder else None
+            folder = self._folders[key]
+            if folder is None or folder.outside:
+                break
+        self._folders[name] = folder
         return folder
 
     def _subfolder(self, parent: _Folder, name: str) -> _Folder | None:
@@ -188,10 +208,9 @@ class ImageFinder:
             return folder.kinds.get(name, "missing")
         return _kind_of(f"{self._prefix}{folder.path}{name}")
 
-    def _list(self, folder: _Folder) -> dict[str, Kind]:
+    def _list(self, folder: _Folder) -> None:
         if folder.kinds is None:
             folder.kinds = dict(_list_kinds(f"{self._prefix}{folder.path}"))
-        return folder.kinds
 
     def _find_by_name(self, folder: _Folder | None, name: str, *, where: str) -> str | None:
         """Look for a name with a suffix added, and for one without a folder everywhere below the root."""
@@ -199,8 +218,8 @@ class ImageFinder:
         bare = _suffix(tail) not in KNOWN_SUFFIXES
         if folder and bare:
             if folder.stems is None:
-                kinds = self._list(folder)
-                folder.stems = _by_stem(f"{folder.path}{other}" for other in _files(kinds))
+                self._list(folder)
+                folder.stems = _by_stem(f"{folder.path}{other}" for other in folder.files())
             if tail in folder.stems:
                 return _only(folder.stems[tail], where)
         if head:
@@ -222,14 +241,20 @@ class ImageFinder:
             self._tree = dict(by_name), _by_stem(paths)
         return self._tree
 
-    def _count_unnamed(self) -> int:
+    def _count_unnamed(self, *, all_listed: bool) -> int:
         """Count the images in the folders looked at that no row names."""
         named = set(self._found.paths)
         if self._tree is not None:
             beside = {path for paths in self._tree[0].values() for path in paths}
         else:
-            listed = [folder for folder in self._folders.values() if folder and folder.kinds]
-            beside = {f"{folder.path}{name}" for folder in listed for name in _files(folder.kinds)}
+            # Where every row has a file of its own, a folder with as many files as rows needs no closer look.
+            unique = all_listed and len(named) == len(self._found.paths)
+            listed = [(name, folder) for name, folder in self._folders.items() if folder and folder.kinds]
+            beside = {
+                f"{folder.path}{file}"
+                for name, folder in listed
+                for file in ([] if unique and self._direct[name] == folder.count_files() else folder.files())
+            }
         return sum(_suffix(path.rpartition("/")[2]) in KNOWN_SUFFIXES for path in beside - named)
 
     def _below(self, real: str, name: str, where: str) -> str:
@@ -239,6 +264,16 @@ class ImageFinder:
 
     def _leads_out(self, name: str, where: str, remedy: str = "") -> LabelError:
         return LabelError(f"{where}: {shorten(name)} leads out of {self.root}; images must lie below it{remedy}")
+
+
+def _climbs_out(parts: Sequence[str]) -> bool:
+    """Tell whether a path leaves the folder that it starts from on its way, or names no file in it."""
+    depth = 0
+    for part in parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return parts[-1] == ".."
 
 
 def _kind_of(path: str) -> Kind:
@@ -297,10 +332,6 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _files(kinds: Mapping[str, Kind] | None) -> list[str]:
-    return [name for name, kind in (kinds or {}).items() if kind == "file"]
 
 
 def _by_stem(paths: Iterable[str]) -> dict[str, list[str]]:

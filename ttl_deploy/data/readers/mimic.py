@@ -89,7 +89,7 @@ def _join(files: _Files) -> tuple[Table, list[DataWarning]]:
         if found is not None:
             path = f"files/p{row[subject][:2]}/p{row[subject]}/s{row[study]}/{row[dicom]}"
             view = [views.get(row[dicom], "")] if views else []
-            rows.append([path, row[subject], row[study], _split_word(row[split]), *view, *found])
+            rows.append((path, row[subject], row[study], _split_word(row[split]), *view, *found))
             kept.append(images.sources[0].numbers[position])
     header = ("path", *_STUDY, "split", *(("ViewPosition",) if views else ()), *OBSERVATIONS)
     if not rows:

@@ -29,7 +29,7 @@ def open_parquet(path: Path) -> Any:
         return parquet.ParquetFile(path)
 
 
-def read_parquet_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+def read_parquet_cells(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return the header and all cells as text; empty where a value is missing.
 
     Raises `LabelError` for a column of lists or of bytes, which no cell of text can hold.
@@ -38,7 +38,7 @@ def read_parquet_cells(path: Path) -> tuple[list[str], list[list[str]]]:
     with parquet_errors(path):
         table = file.read()
     columns = [_cells(path, name, table.column(i)) for i, name in enumerate(table.column_names)]
-    return [name.strip() for name in table.column_names], [list(row) for row in zip(*columns, strict=True)]
+    return [name.strip() for name in table.column_names], list(zip(*columns, strict=True))
 
 
 def cells_of(column: Any) -> list[str]:

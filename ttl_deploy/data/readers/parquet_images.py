@@ -132,7 +132,7 @@ def _read_part(path: Path, reading: Reading, number: int) -> _Part:
     cells = [[_place(number, row) for row in range(count)]]
     cells += [_cells(path, name, read.column(name), classes.get(name)) for name in columns]
     source = Source(path=path, start=0, numbers=range(1, count + 1))
-    table = Table(header=(_PATH, *columns), rows=[list(row) for row in zip(*cells, strict=True)], sources=(source,))
+    table = Table(header=(_PATH, *columns), rows=list(zip(*cells, strict=True)), sources=(source,))
     return _Part(
         path=path,
         number=number,

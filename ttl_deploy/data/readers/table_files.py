@@ -22,6 +22,9 @@ _SNIFFED_ROWS = 32
 _LARGEST_BYTES = 1 << 30  # a table of a million images has about 200 MB
 _SHOWN = 120
 
+Cells = tuple[str, ...]
+"""A row; a tuple of text is nothing that the garbage collector goes through again and again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -40,7 +43,7 @@ class Table:
     """
 
     header: tuple[str, ...]
-    rows: list[list[str]]
+    rows: Sequence[Cells]
     sources: tuple[Source, ...]
 
     def where(self, position: int, *, beside: int | None = None) -> str:
@@ -85,10 +88,10 @@ def shorten(text: str) -> str:
 def read_table(path: Path) -> Table:
     """Read a table; raises `DataError` where it cannot be read, `LabelError` with the row where it makes no sense."""
     if path.name.lower().endswith(".parquet"):
-        header, rows = read_parquet_cells(path)
-        return _collect(path, header, rows, first=1)
+        names, cells = read_parquet_cells(path)
+        return _collect(path, names, cells, first=1)
     text = read_text(path)
-    header, *rows = _parse(path, text) or [[]]
+    header, *rows = _parse(path, text) or [()]
     if not any(header):
         raise LabelError(f"{path} has no header: its first row must name the columns, at least path and label")
     return _collect(path, header, rows, first=2)
@@ -100,7 +103,7 @@ def read_header(path: Path) -> tuple[str, ...]:
         if path.name.lower().endswith(".parquet"):
             return tuple(open_parquet(path).schema_arrow.names)
         text = read_text(path, limit=_SNIFFED_CHARACTERS, only_beginning=True)
-        return tuple(next(iter(_parse(path, text)), []))
+        return tuple(next(iter(_parse(path, text)), ()))
     except DataError:
         return ()
 
@@ -108,7 +111,7 @@ def read_header(path: Path) -> tuple[str, ...]:
 def join_tables(tables: Sequence[Table]) -> Table:
     """Append tables of the same columns, in whatever order they have them; raises `LabelError` for others."""
     first = tables[0]
-    rows: list[list[str]] = []
+    rows: list[Cells] = []
     sources: list[Source] = []
     for table in tables:
         if sorted(table.header) != sorted(first.header):
@@ -117,14 +120,14 @@ def join_tables(tables: Sequence[Table]) -> Table:
         order = [table.header.index(name) for name in first.header]
         start = len(rows)
         same = order == list(range(len(order)))
-        rows += table.rows if same else [[row[i] for i in order] for row in table.rows]
+        rows += table.rows if same else [tuple(row[i] for i in order) for row in table.rows]
         sources += [
             Source(path=source.path, start=source.start + start, numbers=source.numbers) for source in table.sources
         ]
     return Table(header=first.header, rows=rows, sources=tuple(sources))
 
 
-def _collect(path: Path, header: Sequence[str], rows: list[list[str]], *, first: int) -> Table:
+def _collect(path: Path, header: Sequence[str], rows: Sequence[Cells], *, first: int) -> Table:
     """Keep the rows with content; raises `LabelError` where one has too few or too many cells."""
     width = len(header)
     numbers: Sequence[int] = range(first, first + len(rows))
@@ -167,13 +170,13 @@ def _decode(path: Path, content: bytes) -> str:
         raise LabelError(f"{path} is not UTF-8 text (byte {error.start}): save it as 'CSV UTF-8'") from error
 
 
-def _parse(path: Path, text: str) -> list[list[str]]:
+def _parse(path: Path, text: str) -> list[Cells]:
     """Return all rows, their cells without blanks around them."""
-    rows: list[list[str]] = []
+    rows: list[Cells] = []
     try:
         lines = io.StringIO(text, newline="")
         for row in csv.reader(lines, delimiter=_delimiter(text), strict=True, skipinitialspace=True):
-            rows.append(list(map(str.strip, row)))
+            rows.append(tuple(map(str.strip, row)))
     except csv.Error as error:
         raise LabelError(f"{path} cannot be read as a table: row {len(rows) + 1}: {error}") from error
     return rows
