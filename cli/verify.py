@@ -114,6 +114,7 @@ def _labelled_images(
             "val_fraction": settings.val_fraction,
             "test_fraction": settings.test_fraction,
             "split_seed": settings.split_seed,
+            "fold": settings.fold,
         }
         if settings
         else {}
@@ -125,8 +126,7 @@ def _labelled_images(
         recorded = {sample.split for sample in manifest.samples if sample.sha256 in known}
         split = next((one for one in ("test", "val") if one in recorded), "all")
     chosen = [sample for sample in manifest.samples if split in ("all", sample.split)]
-    most = reading.max_bad * len(manifest.samples)
-    chosen = _leave_out_unreadable(manifest.root, chosen, known, artifact.manifest.decode, most=most)
+    chosen = _leave_out_unreadable(manifest, chosen, known, artifact.manifest.decode, max_bad=reading.max_bad)
     return LabelledImages(
         images=_decoded(manifest.root, chosen, artifact.manifest, update),
         labels=[sample.label for sample in chosen],
@@ -137,14 +137,14 @@ def _labelled_images(
     )
 
 
-def _leave_out_unreadable(root: str, samples: Any, known: Any, decode: Any, *, most: float) -> Any:
+def _leave_out_unreadable(manifest: Any, samples: Any, known: Any, decode: Any, *, max_bad: float) -> Any:
     """Return the images that decode, as a search leaves out the others; those with a recorded answer do."""
     from ttl_deploy.data.quarantine import name_unusable, refuse_many, try_decoding
 
     from .progress import say
 
-    found = try_decoding(Path(root), [sample for sample in samples if sample.sha256 not in known], decode)
-    refuse_many(found, len(samples), max_bad=most / max(len(samples), 1))
+    found = try_decoding(Path(manifest.root), [sample for sample in samples if sample.sha256 not in known], decode)
+    refuse_many(found, len(manifest.samples), max_bad=max_bad)
     if not found:
         return samples
     say(f"{len(found)} of {len(samples)} images do not decode and are left out: {name_unusable(found)}")
