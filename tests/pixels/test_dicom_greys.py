@@ -194,3 +194,25 @@ def test_a_dicom_file_and_the_png_of_its_greys_give_the_same_pixels(fit):
         decode_bytes(to_bytes(dataset), settings, name="a.dcm"),
         decode_bytes(png_of(by_highdicom(dataset)), settings, name="a.png"),
     )
+
+
+def test_the_first_value_of_a_table_is_negative_though_its_type_says_otherwise():
+    signed_type, unsigned_type = (build(SIGNED) for _ in range(2))
+    signed_type.VOILUTSequence = [table(CURVE, first=-2048)]
+    item = table(CURVE)
+    item.add_new("LUTDescriptor", "US", [len(CURVE), 65536 - 2048, 16])
+    unsigned_type.VOILUTSequence = [item]
+    np.testing.assert_array_equal(read(unsigned_type), read(signed_type))
+
+
+def test_what_lies_between_two_greys_becomes_the_brighter_one():
+    stored = np.arange(SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint16)
+    dataset = build(stored, WindowCenter=255.5, WindowWidth=511)  # half a grey per step
+    np.testing.assert_array_equal(read(dataset), np.minimum((stored + 1) // 2, 255))
+
+
+def test_a_voi_table_takes_the_nearest_whole_value():
+    dataset = build(TWELVE, RescaleSlope=0.5, RescaleIntercept=0)
+    dataset.VOILUTSequence = [table(CURVE[:2048])]
+    entries = CURVE[:2048][np.minimum((TWELVE.astype(int) + 1) // 2, 2047)]
+    np.testing.assert_array_equal(read(dataset), np.floor(entries / 65535 * 255 + 0.5))
