@@ -4,11 +4,14 @@ import io
 import pickle
 import subprocess
 import sys
+import tomllib
 import zlib
+from importlib.metadata import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from ttl_deploy.errors import MissingExtraError, UnreadableImageError
 from ttl_deploy.pixels import decode, decode_bytes, is_suffixless_dicom, looks_like_dicom, read_header
@@ -255,3 +258,17 @@ def test_a_missing_extra_travels_between_processes():
     again = pickle.loads(pickle.dumps(MissingExtraError("dicom", "reading")))
     assert type(again) is MissingExtraError
     assert "[dicom]" in str(again)
+
+
+def test_no_part_of_the_extra_is_under_a_copyleft_licence():
+    root = Path(__file__).parents[2]
+    parts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dicom"]
+    names = [Requirement(part).name for part in parts]
+    assert {"pydicom", "pyjpegls", "pylibjpeg-openjpeg"} <= set(names)
+    while names:
+        about = metadata(name := names.pop())
+        licences = (about.get("License-Expression"), about.get("License"), *about.get_all("Classifier", ()))
+        assert "GPL" not in " ".join(filter(None, licences)), name
+        assert any("MIT" in (licence or "") or "BSD" in (licence or "") for licence in licences), name
+        needed = map(Requirement, about.get_all("Requires-Dist", ()))
+        names += [one.name for one in needed if one.name != "numpy" and (not one.marker or one.marker.evaluate())]
