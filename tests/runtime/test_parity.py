@@ -1,10 +1,14 @@
 """Differences, signal to noise and the paired AUROC interval, against numpy and by construction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from ttl_deploy.records.artifacts import Gate
-from ttl_deploy.runtime.parity import Truth, compare, compare_auroc, error_power, sqnr_db
+from ttl_deploy.runtime.artifact import decide
+from ttl_deploy.runtime.parity import Truth, compare, compare_auroc, count_flipped, error_power, sqnr_db
 
 COUNT = 600
 GATE = Gate(max_drop=0.02)
@@ -98,3 +102,23 @@ def test_what_cannot_be_told_fails_with_the_reason(tiny):
 def test_a_gate_that_allows_nothing_or_everything_is_refused(drop):
     with pytest.raises(ValueError, match="above 0 and below"):
         Gate(max_drop=drop)
+
+
+def test_of_several_labels_each_is_decided_compared_and_measured_by_itself(tiny):
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(COUNT, 3)) * 2
+    moved = logits + rng.normal(size=logits.shape) * 0.1
+    model, file = (sigmoid(values).astype(np.float32) for values in (logits, moved))
+    manifest = replace(tiny.manifest(), decision="each")
+    np.testing.assert_array_equal(decide(model, manifest), (logits >= 0).astype(int))
+    assert count_flipped(file, model, manifest) == ((logits >= 0) != (moved >= 0)).any(axis=1).sum() > 0
+    marks = rng.integers(-1, 2, logits.shape)
+    truth = Truth(labels=[tuple(row) for row in marks.tolist()], patients=[f"p{i}" for i in range(COUNT)], split="val")
+    parity = compare(file, model, manifest, reference="", truth=truth, gate=GATE)
+    assert parity.decisions_flipped == count_flipped(file, model, manifest)
+    expected = 10 * np.log10((logits**2).sum() / ((moved - logits) ** 2).sum())
+    assert parity.sqnr_db == pytest.approx(expected, abs=0.01)
+    each = [roc_auc_score(marks[marks[:, k] >= 0, k], moved[marks[:, k] >= 0, k]) for k in range(3)]
+    assert parity.auroc.file == pytest.approx(np.mean(each), abs=1e-6)
+    few = Truth(labels=[(1, 0, 0)] * COUNT, patients=truth.patients, split="val")
+    assert compare_auroc(file, model, few).reason == "no class is present in some images and absent in others"

@@ -134,6 +134,7 @@ def _score(cases: Cases, inside: Flags, name: str, model: Scored, reference: Sco
         scores=_scores(cases, inside, model, counts),
         reference_scores=_scores(cases, inside, reference, counts) if reference else (),
         small=_why_small(counts, cases.scored),
+        multilabel=labels.ndim == 2,
     )
 
 

@@ -34,6 +34,7 @@ class Subgroup:
         scores: AUROC, sensitivity and specificity of the model; and `reference_scores` of the reference, or none.
         small: why nothing can be judged from so few patients, in words; empty where something can.
         to_rest: the model's difference to all others; None where either side is small, or patients are in both.
+        multilabel: whether an image can have several of the classes.
     """
 
     name: str
@@ -44,11 +45,12 @@ class Subgroup:
     reference_scores: tuple[Score, ...] = ()
     small: str = ""
     to_rest: RestDifference | None = None
+    multilabel: bool = False
 
     @property
     def positives(self) -> int | None:
-        """How many images are of the second of two classes; None for more classes."""
-        return self.per_class[1] if len(self.per_class) == 2 else None
+        """How many images are of the second of two classes; None for more classes, or several per image."""
+        return self.per_class[1] if len(self.per_class) == 2 and not self.multilabel else None
 
     def score(self, metric: str) -> Score:
         """Return one of the model's scores."""
