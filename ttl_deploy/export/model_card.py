@@ -203,7 +203,8 @@ batch = np.asarray(image, dtype=np.uint8)[None]
 print(dict(zip({list(manifest.classes)!r}, probabilities.tolist())))
 ```
 
-`ttl-deploy predict` does the same from files, with the exact pixel rules of training (16-bit images, orientation)."""
+`ttl-deploy predict` does the same from files, with the exact pixel rules of training (16-bit images and DICOM, whose
+greys are mapped by `{manifest.decode.grey}`; orientation)."""
 
 
 _FORMATS = {

@@ -31,8 +31,10 @@ Grey = Literal["auto", "full"] | GreyWindow | GreyPercentiles
 
 def parse_grey(text: str) -> Grey:
     """Return what a text asks for; raises `ValueError` that says what is allowed."""
-    if text == "auto" or text == "full":  # mypy narrows this and no tuple
-        return text
+    if text == "auto":
+        return "auto"
+    if text == "full":
+        return "full"
     kind, _, numbers = text.partition("=")
     try:
         first, second = (float(number) for number in numbers.split("/"))
