@@ -353,3 +353,14 @@ def test_a_damaged_table_is_refused(table, content, message):
     with pytest.raises(DataError, match=message) as caught:
         read(table(content))
     assert len(str(caught.value)) < 1000
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(table, monkeypatch):
+    folder = table("path,label\na.png,x\n", "mine.csv")
+
+    def refuse(place):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DataError, match="cannot list .*Permission denied"):
+        TableReader().recognises(str(folder))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ttl_deploy.data.readers.cells import read_lists
 from ttl_deploy.data.readers.columns import Columns
-from ttl_deploy.data.readers.table_files import Source, Table, read_header, read_table
+from ttl_deploy.data.readers.table_files import Source, Table, list_folder, read_header, read_table
 from ttl_deploy.data.readers.table_rows import collect, image_root, read_rows
 from ttl_deploy.errors import LabelError, UsageError
 from ttl_deploy.plugins import Progress, RawData
@@ -51,7 +51,8 @@ class BimcvReader:
 def _table_of(folder: Path) -> Path | None:
     if not folder.is_dir():
         return None
-    found = sorted(folder.glob(_LABELS)) or sorted(folder.glob(f"*/{_LABELS}"))
+    inner = [name for name, is_folder in list_folder(folder) if is_folder]
+    found = [path for name in (".", *inner) for path in sorted((folder / name).glob(_LABELS))]
     return next((path for path in found if set(read_header(path)) >= _NEEDED), None)
 
 

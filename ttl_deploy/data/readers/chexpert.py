@@ -32,6 +32,7 @@ OBSERVATIONS = (
 )
 """What CheXpert and MIMIC-CXR state of each image or study: 1, 0, -1 (uncertain) or blank (not mentioned)."""
 _TABLES = ("train.csv", "valid.csv")
+_FOLDERS = ("CheXpert-v1.0-small", "CheXpert-v1.0")
 _PATIENT = re.compile(r"(?:^|/)(patient\d+)/")
 
 
@@ -78,9 +79,8 @@ def read_observations(table: Table, columns: Sequence[int]) -> list[Stated]:
 def _tables_of(data: Path) -> list[Path]:
     """Return the tables of the data set that a path belongs to, if it does."""
     if not data.is_dir():
-        return [data] if is_table(data) and data.is_file() and _is_chexpert(data) else []
-    folders = [data, *sorted(folder for folder in data.glob("CheXpert*") if folder.is_dir())]
-    for folder in folders:
+        return [data] if is_table(data.name) and data.is_file() and _is_chexpert(data) else []
+    for folder in (data, *(data / name for name in _FOLDERS)):
         tables = [folder / name for name in _TABLES if (folder / name).is_file()]
         if tables:
             return tables if all(map(_is_chexpert, tables)) else []

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ttl_deploy.data.readers.medmnist_names import CLASSES
 from ttl_deploy.data.readers.npz_arrays import NpzFile, open_npz
+from ttl_deploy.data.readers.table_files import list_folder
 from ttl_deploy.data.readers.unpacked import key_of, room_for, unpack
 from ttl_deploy.errors import DataError, LabelError, UsageError
 from ttl_deploy.plugins import Progress, RawData, RawSample
@@ -69,8 +70,8 @@ class _Set:
 
 def _file_of(data: Path) -> Path | None:
     if data.is_dir():
-        found = sorted(data.glob("*.npz"))
-        return found[0] if len(found) == 1 else None
+        found = [name for name, is_folder in list_folder(data) if name.lower().endswith(".npz") and not is_folder]
+        return data / found[0] if len(found) == 1 else None
     return data if data.suffix.lower() == ".npz" and data.is_file() else None
 
 

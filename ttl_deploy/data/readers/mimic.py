@@ -13,6 +13,7 @@ from ttl_deploy.plugins import Progress, RawData
 from ttl_deploy.records.data import DataWarning, Reading
 
 _STUDY = ("subject_id", "study_id")
+_RELEASES = ("2.1.0", "2.0.0")
 _SUFFIXES = (".jpg", ".dcm", ".png")
 
 
@@ -63,8 +64,8 @@ def _files_of(folder: Path) -> _Files | None:
 
 
 def _one_of(folder: Path, kind: str) -> Path | None:
-    found = sorted(folder.glob(f"mimic-cxr-2.*-{kind}.csv")) or sorted(folder.glob(f"mimic-cxr-2.*-{kind}.csv.gz"))
-    return found[-1] if found else None
+    names = (f"mimic-cxr-{release}-{kind}.csv{end}" for release in _RELEASES for end in ("", ".gz"))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _choose(reading: Reading) -> Reading:

@@ -5,7 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttl_deploy.data.readers.columns import find_columns, find_labels, fold, recognise
-from ttl_deploy.data.readers.table_files import TABLE_SUFFIXES, Table, is_table, join_tables, read_header, read_table
+from ttl_deploy.data.readers.table_files import (
+    TABLE_SUFFIXES,
+    Table,
+    is_table,
+    join_tables,
+    list_folder,
+    read_header,
+    read_table,
+)
 from ttl_deploy.data.readers.table_rows import Rows, collect, read_rows
 from ttl_deploy.data.splits import SPLIT_WORDS
 from ttl_deploy.errors import DataError, LabelError
@@ -25,12 +33,12 @@ class TableReader:
     def recognises(self, data: str) -> bool:
         """Accept a table, or a folder with tables that say which image has which label."""
         path = Path(data)
-        return is_table(path) and path.is_file() if not path.is_dir() else bool(tables_of(path))
+        return is_table(path.name) and path.is_file() if not path.is_dir() else bool(tables_of(path))
 
     def read(self, data: str, reading: Reading, *, progress: Progress | None = None) -> RawData:
         """Read and check every row; raises `DataError` and its kinds with row and column."""
         paths = tables_of(Path(data)) if Path(data).is_dir() else [Path(data)]
-        if not paths or not all(map(is_table, paths)):
+        if not paths or not all(is_table(path.name) for path in paths):
             known = ", ".join(TABLE_SUFFIXES)
             raise DataError(f"{data} is no table: give a file that ends in {known}, or a folder with {TABLE_NAMES[0]}")
         if len(paths) == 1:
@@ -46,9 +54,10 @@ def tables_of(folder: Path) -> list[Path]:
     for name in TABLE_NAMES:
         if (folder / name).is_file():
             return [folder / name]
-    tables = sorted(path for path in folder.iterdir() if is_table(path) and path.is_file() and path.name[0] != ".")
+    listed = list_folder(folder)
+    tables = [folder / name for name, is_folder in listed if is_table(name) and not is_folder]
     if len(tables) == 1:
-        return tables if _names_images(tables[0]) or not any(path.is_dir() for path in folder.iterdir()) else []
+        return tables if _names_images(tables[0]) or not any(is_folder for _, is_folder in listed) else []
     splits = [_split_of(path) for path in tables]
     belong = [path for path, split in zip(tables, splits, strict=True) if split]
     named = [split for split in splits if split]

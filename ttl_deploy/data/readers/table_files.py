@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import io
+import os
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -75,9 +76,18 @@ class Table:
         return Table(header=self.header, rows=[self.rows[i] for i in positions], sources=tuple(sources))
 
 
-def is_table(path: Path) -> bool:
+def is_table(name: str) -> bool:
     """Tell by its name whether a file can be a table."""
-    return path.name.lower().endswith(TABLE_SUFFIXES)
+    return name.lower().endswith(TABLE_SUFFIXES)
+
+
+def list_folder(folder: Path) -> list[tuple[str, bool]]:
+    """Return the names in a folder, hidden ones left out, and whether they are folders; there may be very many."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror}") from error
 
 
 def shorten(text: str) -> str:

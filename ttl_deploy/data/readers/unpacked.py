@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,9 +20,9 @@ Images = Iterable[tuple[str, bytes]]
 """Paths relative to the folder, and the content of the files."""
 
 
-def key_of(paths: list[Path], *, progress: Progress | None = None) -> str:
-    """Return what names the contents of files, whatever they are called; a hash known by time stamps is kept."""
-    hashes = [hash_files(path.parent, [path.name], progress=progress)[0] for path in paths]
+def key_of(paths: Sequence[Path], *, progress: Progress | None = None) -> str:
+    """Return what names the contents of files of one folder, whatever they are called; hashes are remembered."""
+    hashes = hash_files(paths[0].parent, [path.name for path in paths], progress=progress)
     return sha256_bytes(" ".join([str(_VERSION), *hashes]).encode())[:32]
 
 
