@@ -103,6 +103,20 @@ def test_a_crash_and_a_hang_cost_one_file(fatal, said):
     assert own_pid() != before
 
 
+def test_an_answer_that_an_interrupt_left_behind_is_not_the_next_files(monkeypatch):
+    other = compressed(JPEG_2000, 4095 - SMOOTH)
+    read(other)
+
+    def interrupt(self, timeout):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("multiprocessing.connection.Connection.poll", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            read(other)
+    np.testing.assert_array_equal(read(compressed(JPEG_2000)), EXPECTED)
+
+
 def test_a_flood_of_memory_costs_one_file():
     content = compressed(JPEG_2000)
     size = content.index(b"\xff\x4f\xff\x51") + 8  # SIZ: width and height follow its length and capabilities

@@ -47,6 +47,7 @@ class DecoderProcess:
     def __init__(self) -> None:
         self._line, far_end = Pipe()
         self._owner = os.getpid()
+        self._waiting = False
         with far_end:
             self._child = subprocess.Popen(
                 [sys.executable, "-c", _PRELUDE, str(far_end.fileno()), str(os.getpid())],
@@ -64,14 +65,20 @@ class DecoderProcess:
 
     @property
     def usable(self) -> bool:
-        """Whether the process lives and is this process's own, not that of one it was forked from."""
-        return self._close.alive and self._owner == os.getpid() and self._child.poll() is None
+        """Whether the process lives and is this process's own, not that of one it was forked from.
+
+        One whose answer was not waited for, because of an interrupt, is not: it would come as the next file's.
+        """
+        mine = self._owner == os.getpid() and not self._waiting
+        return mine and self._close.alive and self._child.poll() is None
 
     def decode(self, frame: CodedFrame, *, timeout_s: float) -> NDArray[np.integer]:
         """Have a frame decoded; after a crash or at the timeout the process is not `usable` any more."""
+        self._waiting = True
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._line.send(frame)
         kind, value = self._ask(timeout_s=timeout_s)
+        self._waiting = False
         if kind == "refused":
             raise DicomFaultError(f"its pixels do not decode: {value}")
         decoded: NDArray[np.integer] = value
