@@ -362,5 +362,5 @@ def test_a_folder_that_cannot_be_listed_is_refused(table, monkeypatch):
         raise PermissionError(13, "Permission denied", str(place))
 
     monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(DataError, match="cannot list .*Permission denied"):
+    with pytest.raises(DataError, match=r"cannot list .*Permission denied"):
         TableReader().recognises(str(folder))
