@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import ttl_deploy
-from ttl_deploy.errors import GateError
+from ttl_deploy.errors import GateError, RunInterruptedError
 from ttl_deploy.export import onnx_writer
 from ttl_deploy.export.onnx_writer import Deployable, export_for_timing, make_deployable, write_onnx
 from ttl_deploy.runtime.onnx_file import read_onnx_facts
@@ -153,9 +153,24 @@ class Stubborn(nn.Module):
 
 def test_a_network_that_cannot_be_exported_is_a_gate_error_and_leaves_nothing(tmp_path):
     deployable = make_deployable(Stubborn(), mean=MEAN, std=STD)
-    with pytest.raises(GateError, match="torch cannot export this model"):
+    with pytest.raises(GateError, match="torch cannot export this model.*data-dependent") as caught:
         write_onnx(deployable, tmp_path / "model.onnx", image_size=SIDE, metadata={})
+    assert "\x1b" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+class Interrupting(nn.Module):
+    """Is interrupted while it is exported, as by a signal."""
+
+    def forward(self, x):
+        raise RunInterruptedError("interrupted", signal_number=15)
+
+
+def test_an_interruption_within_the_exporter_stays_one(tmp_path):
+    deployable = make_deployable(Interrupting(), mean=MEAN, std=STD)
+    with pytest.raises(RunInterruptedError) as caught:
+        write_onnx(deployable, tmp_path / "model.onnx", image_size=SIDE, metadata={})
+    assert caught.value.exit_code == 143
 
 
 def test_warnings_settings_and_loggers_are_left_as_they_were(net, tmp_path):

@@ -5,6 +5,7 @@ import copy
 import io
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 import ttl_deploy
-from ttl_deploy.errors import GateError
+from ttl_deploy.errors import GateError, RunInterruptedError
 from ttl_deploy.export.graph import INPUT, JETPACK5, MAX_BATCH, OPSET, OUTPUT
 from ttl_deploy.files import publish_bytes
 from ttl_deploy.models.input_conventions import fit_channels
 from ttl_deploy.records.models import IMAGENET_INPUT, InputConvention
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch._dynamo")
 
 
@@ -223,9 +225,26 @@ def _export_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        raise GateError(f"torch cannot export this model to ONNX: {reason}; nothing was written") from error
+        causes = list(_causes_of(error))
+        for cause in causes:
+            if isinstance(cause, RunInterruptedError):  # torch takes an interruption for a failure of its own
+                raise cause from None
+        told = dict.fromkeys(_first_line(cause) for cause in (error, causes[-1]))
+        raise GateError(f"torch cannot export this model to ONNX: {': '.join(told)}; nothing was written") from error
+
+
+def _causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, the first cause last."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error without its colours; its name where it says nothing."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
