@@ -169,3 +169,10 @@ def test_a_row_of_parquet_is_counted_from_one(tmp_path, draw):
     pq.write_table(pa.table({"path": ["a.png", "../b.png"], "label": ["x", "y"]}), tmp_path / "labels.parquet")
     with pytest.raises(LabelError, match=r"labels\.parquet row 2, column 'path': \.\./b\.png leads out of"):
         TableReader().read(str(tmp_path), Reading())
+
+
+def test_a_small_file_of_very_many_rows_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr("ttl_deploy.data.readers.parquet_files._MOST_CELLS", 5)
+    pq.write_table(pa.table({"path": ["a.png"] * 3, "label": ["x"] * 3}), tmp_path / "labels.parquet")
+    with pytest.raises(LabelError, match="has 6 cells, at most 5 are read"):
+        TableReader().read(str(tmp_path), Reading())

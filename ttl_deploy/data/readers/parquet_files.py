@@ -9,6 +9,7 @@ from ttl_deploy import plugins
 from ttl_deploy.errors import DataError, LabelError
 
 NEED = "reading Parquet"
+_MOST_CELLS = 200_000_000  # a few bytes of Parquet can stand for billions of rows
 
 
 @contextmanager
@@ -26,7 +27,11 @@ def open_parquet(path: Path) -> Any:
     """Return a `pyarrow.parquet.ParquetFile`; raises `DataError`, or `MissingExtraError` without pyarrow."""
     parquet = plugins.import_part("pyarrow.parquet", need=NEED)
     with parquet_errors(path):
-        return parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path)
+    cells = file.metadata.num_rows * file.metadata.num_columns
+    if cells > _MOST_CELLS:
+        raise LabelError(f"{path} has {cells:,} cells, at most {_MOST_CELLS:,} are read: leave out columns")
+    return file
 
 
 def read_parquet_cells(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:

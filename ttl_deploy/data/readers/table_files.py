@@ -20,7 +20,7 @@ TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 _DELIMITERS = (",", ";", "\t", "|")
 _SNIFFED_CHARACTERS = 1 << 16
 _SNIFFED_ROWS = 32
-_LARGEST_BYTES = 1 << 30  # a table of a million images has about 200 MB
+_LARGEST_BYTES = 1 << 29  # a table of a million images has about 100 MB
 _SHOWN = 120
 
 Cells = tuple[str, ...]

@@ -41,7 +41,7 @@ def unpack(key: str, images: Images, *, count: int, size_bytes: int, progress: P
         with cache_errors(folder), FileLock(folder.with_name(f".{key}.lock")):
             if not folder.exists():
                 require_space(folder.parent, size_bytes)
-                stage = f"unpacking {count} images, up to {size_bytes / 1e6:,.0f} MB,"
+                stage = f"unpacking up to {size_bytes / 1e6:,.0f} MB into the cache"
                 _build(folder, images, lambda done: progress(stage, done, count) if progress else None)
     return folder
 
@@ -61,6 +61,7 @@ def _build(folder: Path, images: Images, report: Callable[[int], None]) -> None:
 
 def _fill(folder: Path, images: Images, report: Callable[[int], None]) -> None:
     made: set[Path] = set()
+    done = 0
     for done, (name, content) in enumerate(images, start=1):
         path = folder / name
         if path.parent not in made:
@@ -68,3 +69,4 @@ def _fill(folder: Path, images: Images, report: Callable[[int], None]) -> None:
         path.write_bytes(content)
         if done % _REPORT_EVERY == 0:
             report(done)
+    report(done)
