@@ -12,6 +12,7 @@ import pytest
 from ttl_deploy.errors import DataError, NoRunError, RunBusyError, RunMismatchError, StorageError
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import DecodeSettings, Reading
+from ttl_deploy.records.folds import Fold
 from ttl_deploy.records.trials import SearchSettings, TrainSettings
 from ttl_deploy.runs.folder import RunFolder, find_runs, newest_run
 from ttl_deploy.runs.older import upgrade_settings
@@ -30,6 +31,7 @@ CHANGED = {
     "seeds": (1, 2),
     "decode": DecodeSettings(image_size=64),
     "reading": Reading(label_col="subtype"),
+    "fold": Fold(number=1, count=5),
     "val_fraction": 0.2,
     "test_fraction": 0.2,
     "split_seed": 3,
