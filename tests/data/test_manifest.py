@@ -267,7 +267,7 @@ def test_hashes_are_remembered_and_a_changed_file_is_read_again(make_table, draw
     for path in folder.rglob("*.png"):
         os.utime(path, (1_000_000, 1_000_000))
     # A file counts as settled once its change time lies behind us; the test cannot wait for that.
-    monkeypatch.setattr("ttl_deploy.data.hashes._SETTLED_NS", -(10**12))
+    monkeypatch.setattr("ttl_deploy.data.hashes.SETTLED_NS", -(10**12))
     first = prepare(str(folder))
     read = []
     monkeypatch.setattr("ttl_deploy.data.hashes.sha256_file", lambda path: read.append(path) or sha256_file(path))

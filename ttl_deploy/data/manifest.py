@@ -1,16 +1,18 @@
 """From what the user names to a manifest: read, hash, check, split."""
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ttl_deploy import plugins
-from ttl_deploy.data import leakage
+from ttl_deploy.data import leakage, remembered
 from ttl_deploy.data.folds import split_by_fold, tell_fold
 from ttl_deploy.data.hashes import hash_files
 from ttl_deploy.data.labelling import Labelled, label_rows
 from ttl_deploy.data.labels import classes_of
+from ttl_deploy.data.manifest_files import fingerprint, know_fingerprint
 from ttl_deploy.data.quirks import find_quirks
 from ttl_deploy.data.splits import assign_splits, choose_groups, group_samples
 from ttl_deploy.errors import DataError, LabelError, UsageError
@@ -37,10 +39,55 @@ def prepare(
     `data` is what one of the `readers/` knows; `reading` says how its rows become labels. An official test split is
     kept; val, or test, is carved out of train where it is missing, as a share of the images divided; with a `fold` all
     splits are made by it. Splits are made by patient and by content. Samples are sorted by path, so the result does
-    not depend on the order of rows. Raises `DataError` and its kinds, or `UsageError` where `data` is nothing known.
+    not depend on the order of rows. That of a large set is remembered, and made anew where any file below the data was
+    changed. Raises `DataError` and its kinds, or `UsageError` where `data` is nothing known.
     """
     _check_fractions(val_fraction, test_fraction)
     reading = reading or Reading()
+    fractions: dict[Split, float] = {"val": val_fraction, "test": test_fraction}
+    key = remembered.key_of(*_names(data), reading, fractions, split_seed, fold, plugins.names("readers"))
+    if Path(data).exists() and (found := remembered.recall(key)) is not None:
+        know_fingerprint(found.manifest, found.fingerprint)
+        return found.manifest
+    began_ns = time.time_ns()
+    with remembered.collection_paused():
+        made = _make(data, reading, fractions=fractions, split_seed=split_seed, fold=fold, progress=progress)
+    if len(made.samples) >= remembered.WORTH_IMAGES and Path(data).exists() and _is_ours(made.reader):
+        kept = remembered.Remembered(manifest=made, fingerprint=fingerprint(made))
+        remembered.remember(key, kept, roots=_roots(data, reading, made), began_ns=began_ns)
+    return made
+
+
+def _is_ours(reader: str) -> bool:
+    """Tell whether a reader is known to look at nothing but the files; of others' it is not known."""
+    return str(plugins.load("readers", reader).__module__).startswith("ttl_deploy.")
+
+
+def _names(data: str) -> tuple[str, str, str]:
+    """Return all that a path of the data set can be told by: as it is given, from where, and where it leads."""
+    return data, str(Path.cwd()), str(Path(data).resolve())
+
+
+def _roots(data: str, reading: Reading, made: Manifest) -> list[Path]:
+    """Return the folders that decide what a manifest is: those of the table or the images, and of all between."""
+    given = Path(data).resolve()
+    roots = [given if given.is_dir() else given.parent]
+    for path in (Path(reading.image_root or given).resolve(), Path(made.root).resolve()):
+        if path.is_dir() and not any(path.is_relative_to(root) for root in roots):
+            roots.append(path)
+    return roots
+
+
+def _make(
+    data: str,
+    reading: Reading,
+    *,
+    fractions: Mapping[Split, float],
+    split_seed: int,
+    fold: Fold | None,
+    progress: Progress | None,
+) -> Manifest:
+    """Make a manifest from the files as they are."""
     reader_name, raw = _read(data, reading, progress=progress)
     labelled = label_rows(sorted(raw.samples, key=lambda row: row.path), reading, source=data)
     rows, classes = labelled.rows, labelled.classes
@@ -50,7 +97,6 @@ def prepare(
     official = _official_splits(rows, source=data)
     in_splits = [sample for sample, split in zip(samples, official, strict=True) if split]
     leakage.check(in_splits, patients_known=patients_known)
-    fractions: dict[Split, float] = {"val": val_fraction, "test": test_fraction}
     made = _missing_splits(official)
     if fold is None:
         samples = _with_made_splits(samples, official, made, fractions=fractions, classes=classes, seed=split_seed)

@@ -2,14 +2,16 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ttl_deploy.data import remembered
 from ttl_deploy.data.labels import classes_of, unknown_of
 from ttl_deploy.errors import DataError
-from ttl_deploy.files import escape_cell, make_folder, publish_text, sha256_bytes, unescape_cell
+from ttl_deploy.files import escape_cell, make_folder, publish_text, sha256_bytes, sha256_file, unescape_cell
 from ttl_deploy.records import codec
 from ttl_deploy.records.data import (
     ABSENT,
@@ -27,6 +29,8 @@ from ttl_deploy.records.data import (
 
 _COLUMNS = ("path", "label", "patient_id", "split", "sha256")
 _MARKS = {PRESENT: "1", ABSENT: "0", UNKNOWN: "?"}
+_MAYBE_FORMULA = re.compile(r"\0[ \n]*[=+\-@\t\r']")
+_QUOTED = re.compile(r"[\",\r\n]")
 _EXTRA = "extra:"  # keeps a table's own column `label` apart from ours
 CHECKS = (
     "every file was found and hashed",
@@ -49,18 +53,33 @@ class DataChecks:
     warnings: tuple[DataWarning, ...]
 
 
+_asked_last: list[tuple[Manifest, DataFingerprint]] = []  # the manifest is held, so no other can take its place
+
+
 def fingerprint(manifest: Manifest) -> DataFingerprint:
     """Identify a data set by content: equal for equal images, labels, splits and patients, wherever they lie."""
+    for asked, answer in _asked_last:
+        if asked is manifest:
+            return answer
+    answer = _fingerprint(manifest)
+    know_fingerprint(manifest, answer)
+    return answer
+
+
+def know_fingerprint(manifest: Manifest, known: DataFingerprint) -> None:
+    """Take for a manifest's fingerprint what was found of it before, as long as no other manifest is asked about."""
+    _asked_last[:] = [(manifest, known)]
+
+
+def _fingerprint(manifest: Manifest) -> DataFingerprint:
+    patients = {sample.patient_id for sample in manifest.samples}
+    hidden = {patient: sha256_bytes(patient.encode()) for patient in patients}
+    labels = {label: _write_label(label, manifest.classes) for label in {sample.label for sample in manifest.samples}}
     lines = sorted(
-        "\t".join(
-            (
-                sample.sha256,
-                _write_label(sample.label, manifest.classes),
-                sample.split,
-                sha256_bytes(sample.patient_id.encode()),
-            )
-        )
-        for sample in manifest.samples
+        [
+            f"{sample.sha256}\t{labels[sample.label]}\t{sample.split}\t{hidden[sample.patient_id]}"
+            for sample in manifest.samples
+        ]
     )
     content = "\n".join((*manifest.classes, "", *lines))
     return DataFingerprint(
@@ -91,7 +110,25 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read what `save_manifest` wrote, exactly; raises `DataError` where a file was changed or is missing."""
+    """Read what `save_manifest` wrote, exactly; raises `DataError` where a file was changed or is missing.
+
+    What large ones say is remembered by their content, which is read in any case.
+    """
+    try:
+        contents = [sha256_file(folder / name) for name in ("manifest.csv", "fingerprint.json", "checks.json")]
+    except OSError:
+        return _load(folder)  # which tells what is missing
+    key = remembered.key_of("stored", *contents)
+    if (found := remembered.recall(key)) is not None:
+        know_fingerprint(found.manifest, found.fingerprint)
+        return found.manifest
+    with remembered.collection_paused():
+        manifest = _load(folder)
+    remembered.remember(key, remembered.Remembered(manifest=manifest, fingerprint=fingerprint(manifest)))
+    return manifest
+
+
+def _load(folder: Path) -> Manifest:
     stored = codec.load(DataFingerprint, folder / "fingerprint.json")
     checks = codec.load(DataChecks, folder / "checks.json")
     manifest = Manifest(
@@ -126,15 +163,31 @@ def _count(manifest: Manifest, split: Split) -> SplitCount:
 
 
 def _to_csv(manifest: Manifest) -> str:
-    extra = tuple(dict.fromkeys(name for sample in manifest.samples for name in sample.extra))
+    samples = manifest.samples
+    extra = tuple(dict.fromkeys(name for sample in samples for name in sample.extra))
+    labels = {label: _write_label(label, manifest.classes) for label in {sample.label for sample in samples}}
+    columns: list[list[str]] = [
+        [sample.path for sample in samples],
+        [labels[sample.label] for sample in samples],
+        [sample.patient_id for sample in samples],
+        [sample.split for sample in samples],
+        [sample.sha256 for sample in samples],
+        *([sample.extra[name] for sample in samples] for name in extra),
+    ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # with "\n" alone, Python 3.11 leaves a lone "\r" unquoted
     writer.writerow((*_COLUMNS, *(_EXTRA + name for name in extra)))
-    for sample in manifest.samples:
-        label = _write_label(sample.label, manifest.classes)
-        cells = (sample.path, label, sample.patient_id, sample.split, sample.sha256)
-        writer.writerow([escape_cell(cell) for cell in (*cells, *(sample.extra[name] for name in extra))])
+    rows = zip(*(_escape_cells(column) for column in columns), strict=True)
+    if any(_QUOTED.search("\0".join(column)) for column in columns):
+        writer.writerows(rows)
+    else:
+        text.writelines([",".join(row) + "\r\n" for row in rows])
     return text.getvalue()
+
+
+def _escape_cells(cells: list[str]) -> list[str]:
+    """Escape what begins like a formula; one look at all cells together tells most columns that nothing does."""
+    return [escape_cell(cell) for cell in cells] if _MAYBE_FORMULA.search("\0" + "\0".join(cells)) else cells
 
 
 def _write_label(label: Label, classes: Sequence[str]) -> str:
