@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from ttl_deploy.data.readers.table_files import Table, shorten
+from ttl_deploy.data.readers.table_files import Cells, Table, shorten
 from ttl_deploy.data.splits import SPLIT_WORDS
 from ttl_deploy.errors import LabelError
 from ttl_deploy.records.data import DataWarning, Finding, Split
@@ -46,14 +46,17 @@ def read_labels(table: Table, columns: Sequence[int]) -> list[Stated]:
 def read_marks(table: Table, columns: Sequence[int]) -> list[Stated]:
     """Return the findings of columns that each hold 1, 0, -1 or nothing."""
     names = [table.header[i] for i in columns]
-    known: dict[tuple[str, ...], Mapping[str, Finding]] = {}
+    marks = {cell: _as_mark(cell) for i in columns for cell in set(table.column(i))}
+    known: dict[Cells, Mapping[str, Finding]] = {}
     stated: list[Stated] = []
     for position, row in enumerate(table.rows):
         cells = tuple([row[i] for i in columns])
         findings = known.get(cells)
         if findings is None:
-            marks = [_mark(table, position, i) for i in columns]
-            findings = known[cells] = dict(zip(names, marks, strict=True))
+            found = {name: mark for name, cell in zip(names, cells, strict=True) if (mark := marks[cell]) is not None}
+            if len(found) < len(names):
+                raise _no_mark(table, position, columns)
+            findings = known[cells] = found
         stated.append(findings)
     return stated
 
@@ -110,13 +113,12 @@ def _as_mark(cell: str) -> Finding | None:
     return _MARKS.get(number.group(1) if number else cell.casefold())
 
 
-def _mark(table: Table, position: int, column: int) -> Finding:
-    cell = table.rows[position][column]
-    mark = _as_mark(cell)
-    if mark is None:
-        place = _place(table, position, column)
-        raise LabelError(f"{place} says {shorten(cell)!r}; allowed for a finding are 1, 0, -1 (uncertain) and blank")
-    return mark
+def _no_mark(table: Table, position: int, columns: Sequence[int]) -> LabelError:
+    """Return the error for the first cell of a row that is no mark."""
+    column = next(i for i in columns if _as_mark(table.rows[position][i]) is None)
+    shown = repr(shorten(table.rows[position][column]))
+    place = _place(table, position, column)
+    return LabelError(f"{place} says {shown}; allowed for a finding are 1, 0, -1 (uncertain) and blank")
 
 
 def split_list(cell: str) -> tuple[str, ...]:
