@@ -6,10 +6,13 @@ import io
 import logging
 import os
 import re
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import onnx
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import ttl_deploy
-from ttl_deploy.errors import GateError, RunInterruptedError
+from ttl_deploy.errors import GateError
 from ttl_deploy.export.graph import INPUT, JETPACK5, MAX_BATCH, OPSET, OUTPUT
 from ttl_deploy.files import publish_bytes
 from ttl_deploy.models.input_conventions import fit_channels
@@ -223,14 +226,39 @@ def _check(model: onnx.ModelProto, opset: int) -> None:
 def _export_errors() -> Iterator[None]:
     """Translate the exporters' failures, which share no narrower base than RuntimeError."""
     try:
-        yield
+        with _interruptions_kept():
+            yield
     except RuntimeError as error:
-        causes = list(_causes_of(error))
-        for cause in causes:
-            if isinstance(cause, RunInterruptedError):  # torch takes an interruption for a failure of its own
-                raise cause from None
-        told = dict.fromkeys(_first_line(cause) for cause in (error, causes[-1]))
+        told = dict.fromkeys(_first_line(cause) for cause in (error, [*_causes_of(error)][-1]))
         raise GateError(f"torch cannot export this model to ONNX: {': '.join(told)}; nothing was written") from error
+
+
+@contextlib.contextmanager
+def _interruptions_kept() -> Iterator[None]:
+    """Raise again what a signal's handler raised: the exporter catches everything, and tries another way."""
+    raised: list[BaseException] = []
+    handlers: dict[int, Any] = {}
+
+    def call(number: int, frame: FrameType | None) -> None:
+        try:
+            handlers[number](number, frame)
+        except BaseException as error:  # noted, and raised as it is
+            raised.append(error)
+            raise
+
+    if threading.current_thread() is threading.main_thread():  # others are not allowed to handle signals
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers.update({number: handler for number, handler in found.items() if callable(handler)})
+        for number in handlers:
+            signal.signal(number, call)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is call:
+                signal.signal(number, handler)
+        if raised:
+            raise raised[0]
 
 
 def _causes_of(error: BaseException) -> Iterator[BaseException]:
