@@ -29,6 +29,7 @@ from . import (
     subgroups,
     verify,
 )
+from .command import Command, with_shared_options
 
 EPILOG = (
     "Exit codes: 0 ok, 1 our bug, 2 usage, 3 bad data or leakage, 4 gate failed, 5 constraint infeasible, "
@@ -40,7 +41,6 @@ app = typer.Typer(
     help="Find how much of a pretrained backbone a medical-image task needs, prove it, and ship it.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -48,7 +48,7 @@ for command in (
     *(inspect, probe, search, front, compare, subgroups),
     *(export, build, verify, predict, bench, report, cuts, doctor),
 ):
-    app.command(name=command.NAME)(command.run)
+    app.command(name=command.NAME, cls=Command)(with_shared_options(command.run))
 
 
 def _print_version(wanted: bool) -> None:

@@ -61,11 +61,11 @@ def run(
     from ttl_deploy.records import codec
 
     from .progress import say, show_stages
-    from .settings import build_settings, parse_cuts
+    from .settings import build_settings
 
     for name in ("device", "out", "progress", "as_json"):
         flags.pop(name)
-    settings = build_settings(flags | {"cuts": parse_cuts(cuts)}, config=None)
+    settings = build_settings(flags)
     probing = plugins.import_part("ttl_deploy.search.first_look", need="`ttl-deploy probe`")
     place = plugins.import_part("ttl_deploy.training.devices", need="`ttl-deploy probe`").pick_device(device)
     with show_stages(enabled=progress) as step:

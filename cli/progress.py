@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 from ttl_deploy.errors import RunInterruptedError
 from ttl_deploy.records.candidates import name_candidate
 
+from .verbosity import is_quiet
+
 if TYPE_CHECKING:
     from ttl_deploy.runs.folder import RunFolder
     from ttl_deploy.search.context import Reporter
 
 
 def say(text: str) -> None:
-    """Print one line for people on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line for people on stderr, unless only results are wanted."""
+    if not is_quiet():
+        print(text, file=sys.stderr, flush=True)
 
 
 class Estimate:
@@ -240,7 +243,7 @@ class SilentReporter:
 def show_study(run: "RunFolder", command: str, *, enabled: bool) -> "Iterator[Reporter]":
     """Show a study while it runs; an interruption ends with the command that resumes it."""
     try:
-        if not enabled:
+        if not enabled or is_quiet():
             yield SilentReporter()
         elif not sys.stderr.isatty():
             yield PlainReporter()
@@ -273,7 +276,7 @@ def live_bars() -> Iterator[Any]:
 @contextmanager
 def show_steps(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show one bar with time left for a job of countable units; yields `update(done, total)`."""
-    if not sys.stderr.isatty():
+    if is_quiet() or not sys.stderr.isatty():
         say(title)
         yield lambda done, total: None
         return
@@ -289,7 +292,7 @@ def show_steps(title: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def show_stages(*, enabled: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """Show jobs of countable units with the time left; yields `step(stage, done, total)`."""
-    if not enabled:
+    if not enabled or is_quiet():
         yield lambda stage, done, total: None
     elif sys.stderr.isatty():
         with live_bars() as bars:
@@ -337,7 +340,7 @@ class _LinePerStage:
 @contextmanager
 def spinner(title: str) -> Iterator[None]:
     """Show that a job without countable units is under way."""
-    if not sys.stderr.isatty():
+    if is_quiet() or not sys.stderr.isatty():
         say(title)
         yield
         return

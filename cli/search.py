@@ -1,7 +1,6 @@
 """`ttl-deploy search`: find where to cut."""
 
 import hashlib
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,30 +21,22 @@ from .reading_options import (
     SplitCol,
     Uncertain,
 )
-from .settings import (
-    build_settings,
-    parse_cuts,
-    parse_gpus,
-    parse_image_sizes,
-    parse_seeds,
-    parse_shares,
-    parse_speedups,
-    parse_stages,
-    parse_strategies,
-)
+from .settings import build_settings, parse_gpus
+from .sources import store_origins, typed_command
 
 if TYPE_CHECKING:
     from ttl_deploy.records.trials import SearchSettings
 
 NAME = "search"
 _NO_SETTINGS = (
-    *("out", "config", "device", "gpus", "executor", "address", "workers", "max_hours", "dry_run", "progress"),
+    *("context", "out", "device", "gpus", "executor", "address", "workers", "max_hours", "dry_run", "progress"),
     *("folds", "as_json"),
 )
 """Options that do not decide the result."""
 
 
 def run(
+    context: typer.Context,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +50,6 @@ def run(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/BACKBONE-DATA-HASH].")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
     weights: Annotated[str | None, typer.Option(help="imagenet, none, or a .pth/.safetensors file [imagenet].")] = None,
     normalise: Annotated[
         str | None,
@@ -220,14 +210,7 @@ def run(
     flags = dict(locals())
     for name in _NO_SETTINGS:
         flags.pop(name)
-    flags["cuts"] = parse_cuts(cuts) if cuts is not None else None
-    flags["seeds"] = parse_seeds(seeds) if seeds is not None else None
-    flags["skip"] = parse_stages(skip) if skip is not None else None
-    flags["image_size"] = parse_image_sizes(image_size) if image_size is not None else None
-    flags["width"] = parse_shares(width) if width is not None else None
-    flags["speedup"] = parse_speedups(speedup) if speedup is not None else None
-    flags["strategy"] = parse_strategies(strategy) if strategy is not None else None
-    settings = build_settings(flags, config=config)
+    settings = build_settings(flags)
 
     from ttl_deploy import plugins
     from ttl_deploy.records import codec
@@ -253,10 +236,10 @@ def run(
             say(f"the forecast is of one fold: all {folds} take about {folds} times as long")
         forecast_search(settings, out, where=where, progress=progress, as_json=as_json)
         return
-    command = shlex.join(["ttl-deploy", *sys.argv[1:]])
+    command = typed_command(context, sys.argv[1:])
 
     def search(wanted: "SearchSettings", into: RunFolder, hours: float | None) -> Found:
-        with show_study(into, command, enabled=progress) as reporter:
+        with store_origins(context, into), show_study(into, command, enabled=progress) as reporter:
             done: Found = study.run_study(
                 wanted, into, command=command, executor=executor, where=where, max_hours=hours, reporter=reporter
             )

@@ -1,9 +1,7 @@
-"""From flags and a config file to `SearchSettings`: a flag beats the file, the file beats the default."""
+"""From a command's options, wherever they were given, to `SearchSettings`."""
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -37,15 +35,18 @@ _SEARCH = {field.name for field in dataclasses.fields(SearchSettings)} - {
 }
 _LIMITS = {"max_latency", "max_params", "max_macs"}
 OPTIONS = _SEARCH | _DECODE | _TRAIN | _AUGMENT | _LIMITS | READING_OPTIONS | {"strategy", "width", "speedup"}
-"""All names a config file may use; they are the flags' names with underscores."""
+"""The options that decide the result; their names are the flags' with underscores."""
 
 
-def build_settings(given: Mapping[str, Any], *, config: Path | None) -> SearchSettings:
-    """Merge flags (None means not given) with a TOML file; raises `UsageError` for what does not fit."""
-    merged = {**(_read_config(config) if config else {}), **{k: v for k, v in given.items() if v is not None}}
+def build_settings(given: Mapping[str, Any]) -> SearchSettings:
+    """Return the settings that options ask for (None means not given); raises `UsageError` for what does not fit."""
+    merged = {name: _parse(name, value) for name, value in given.items() if value is not None}
     for needed in ("backbone", "data"):
         if needed not in merged:
-            raise UsageError(f"--{needed} is missing: give it on the command line or in the config file")
+            raise UsageError(
+                f"--{needed} is missing: give it on the command line, in a --config file, or as "
+                f"TTL_DEPLOY_{needed.upper()}"
+            )
     _check_imbalance(merged)
     try:
         sizes = sorted(_as_tuple(merged.get("image_size", 224)), reverse=True)
@@ -179,18 +180,9 @@ def _limits(merged: Mapping[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the config file {path}: {error}") from error
-    options = {name.replace("-", "_"): value for name, value in content.items()}
-    if unknown := sorted(set(options) - OPTIONS):
-        raise UsageError(f"{path} has unknown options {', '.join(unknown)}: allowed are {', '.join(sorted(OPTIONS))}")
-    for name, parse in _LISTS.items():
-        if isinstance(options.get(name), str):
-            options[name] = parse(options[name])
-    return options
+def _parse(name: str, value: Any) -> Any:
+    """Return an option's value, a list with commas as its parts."""
+    return _LISTS[name](value) if isinstance(value, str) and name in _LISTS else value
 
 
 def _only(merged: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from ttl_deploy.errors import UsageError
 from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy_cli.main import app
 from ttl_deploy_cli.progress import Estimate
 from ttl_deploy_cli.quantities import parse_count, parse_duration_s
 from ttl_deploy_cli.settings import OPTIONS, build_settings, parse_cuts, parse_seeds, parse_strategies
@@ -31,12 +33,20 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+def read(config: Path, *flags: str) -> SearchSettings:
+    """Return what `search` makes of a config file and flags."""
+    command = typer.main.get_command(app)
+    root = command.make_context("ttl-deploy", ["search"])
+    context = command.commands["search"].make_context("search", ["--config", str(config), *flags], parent=root)
+    return build_settings({name: value for name, value in context.params.items() if name in OPTIONS})
+
+
 def test_two_options_are_enough() -> None:
-    assert build_settings({"backbone": "vgg11", "data": "x"}, config=None) == SearchSettings(backbone="vgg11", data="x")
+    assert build_settings({"backbone": "vgg11", "data": "x"}) == SearchSettings(backbone="vgg11", data="x")
 
 
 def test_a_config_file_sets_any_option(config: Path) -> None:
-    settings = build_settings({"epochs": None}, config=config)
+    settings = read(config)
     assert (settings.backbone, settings.cuts, settings.seeds) == ("vgg11", ("layer1", "layer2"), (3, 4))
     assert (settings.train.epochs, settings.train.lr, settings.decode.image_size) == (7, 0.002, 96)
     assert settings.train.augmentation.rotate_deg == 0.0
@@ -48,19 +58,19 @@ def test_a_config_file_sets_any_option(config: Path) -> None:
 )
 def test_a_config_file_names_strategies_as_a_list_or_as_on_the_command_line(config: Path, line: str) -> None:
     config.write_text(f"{CONFIG}{line}\n")
-    assert build_settings({}, config=config).strategies == ("full", "l2-sp?alpha=0.1&beta=2")
-    assert build_settings({"strategy": ("lp-ft",)}, config=config).strategies == ("lp-ft",)
+    assert read(config).strategies == ("full", "l2-sp?alpha=0.1&beta=2")
+    assert read(config, "--strategy", "lp-ft").strategies == ("lp-ft",)
 
 
 @pytest.mark.parametrize("line", ['strategy = "full,full"', 'strategy = ["full", "full"]', "strategy = []"])
 def test_strategies_that_are_given_twice_or_not_at_all_are_refused(config: Path, line: str) -> None:
     config.write_text(f"{CONFIG}{line}\n")
-    with pytest.raises(UsageError, match=r"'full' is given twice|strategies is empty"):
-        build_settings({}, config=config)
+    with pytest.raises(UsageError, match=r"'full' is given twice|strategy is empty"):
+        read(config)
 
 
 def test_a_flag_beats_the_config_file(config: Path) -> None:
-    assert build_settings({"epochs": 2, "backbone": "vgg13"}, config=config).train.epochs == 2
+    assert read(config, "--epochs", "2", "--backbone", "vgg13").train.epochs == 2
 
 
 def test_every_option_of_the_config_file_is_a_flag() -> None:
@@ -75,22 +85,22 @@ def test_every_option_of_the_config_file_is_a_flag() -> None:
 def test_a_value_of_the_wrong_kind_is_refused(config: Path) -> None:
     config.write_text('backbone = "vgg11"\ndata = "x"\nepochs = "many"\n')
     with pytest.raises(UsageError, match="epochs"):
-        build_settings({}, config=config)
+        read(config)
 
 
 NEEDED = {"backbone": "vgg11", "data": "x"}
 
 
 def test_balanced_sampling_goes_without_class_weights_unless_they_are_asked_for() -> None:
-    train = build_settings(NEEDED | {"sampling": "balanced", "class_weights": None}, config=None).train
+    train = build_settings(NEEDED | {"sampling": "balanced", "class_weights": None}).train
     assert (train.sampling, train.class_weights) == ("balanced", "none")
-    assert build_settings(NEEDED | {"sampling": "shuffled"}, config=None).train.class_weights == "balanced"
+    assert build_settings(NEEDED | {"sampling": "shuffled"}).train.class_weights == "balanced"
     with pytest.raises(UsageError, match="counts rare classes twice"):
-        build_settings(NEEDED | {"sampling": "balanced", "class_weights": "balanced"}, config=None)
+        build_settings(NEEDED | {"sampling": "balanced", "class_weights": "balanced"})
 
 
 def test_the_focal_loss_and_a_share_of_the_patients_can_be_asked_for() -> None:
-    settings = build_settings(NEEDED | {"loss": "focal", "focal_gamma": 1.5, "train_fraction": 0.1}, config=None)
+    settings = build_settings(NEEDED | {"loss": "focal", "focal_gamma": 1.5, "train_fraction": 0.1})
     assert (settings.train.loss, settings.train.focal_gamma, settings.train_fraction) == ("focal", 1.5, 0.1)
 
 
@@ -108,7 +118,7 @@ def test_the_focal_loss_and_a_share_of_the_patients_can_be_asked_for() -> None:
 )
 def test_settings_that_contradict_each_other_are_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        build_settings(NEEDED | given, config=None)
+        build_settings(NEEDED | given)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5ms", 0.005), ("800us", 8e-4), ("0.01s", 0.01), (" 2 MS ", 0.002)])
@@ -164,10 +174,10 @@ def test_the_time_left_follows_the_cost_done_so_far() -> None:
 @pytest.mark.parametrize("margin", [0.0, -0.02, 0.5, 2, float("nan")])
 def test_a_margin_that_is_none_is_refused(margin: float) -> None:
     with pytest.raises(UsageError, match=r"margin = .*: give a difference in AUROC above 0 and below 0\.5"):
-        build_settings({"backbone": "vgg11", "data": "x", "margin": margin}, config=None)
+        build_settings({"backbone": "vgg11", "data": "x", "margin": margin})
 
 
 def test_the_margin_is_a_setting_like_any_other(config: Path) -> None:
     config.write_text(f"{CONFIG}margin = 0.03\n")
-    assert build_settings({}, config=config).margin == 0.03
-    assert build_settings({"margin": 0.04}, config=config).margin == 0.04
+    assert read(config).margin == 0.03
+    assert read(config, "--margin", "0.04").margin == 0.04

@@ -87,11 +87,9 @@ def test_settings_without_the_word_are_of_before_and_mean_auto():
         codec.from_builtins(DecodeSettings, old | {"grey": "window"})
 
 
-def test_a_search_keeps_the_word_with_its_settings(tmp_path):
+def test_a_search_keeps_the_word_with_its_settings():
     given = {"backbone": "resnet18", "data": "phantom", "grey": "percentile=1/99"}
-    assert build_settings(given, config=None).decode.grey == "percentile=1/99"
-    (tmp_path / "config.toml").write_text('grey = "window=40/400"\n')
-    merged = build_settings({"backbone": "resnet18", "data": "phantom"}, config=tmp_path / "config.toml")
-    assert merged.decode.grey == "window=40/400"
+    assert build_settings(given).decode.grey == "percentile=1/99"
+    assert build_settings(given | {"grey": "window=40/400"}).decode.grey == "window=40/400"
     with pytest.raises(UsageError, match="grey = 'dark'"):
-        build_settings(given | {"grey": "dark"}, config=None)
+        build_settings(given | {"grey": "dark"})

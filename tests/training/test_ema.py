@@ -137,5 +137,5 @@ def test_compiling_is_for_the_training_passes_only_and_off_by_default(
 
 
 def test_the_options_reach_the_settings() -> None:
-    settings = build_settings({"backbone": "vgg11", "data": "x", "ema": 0.99, "compile": True}, config=None)
+    settings = build_settings({"backbone": "vgg11", "data": "x", "ema": 0.99, "compile": True})
     assert (settings.train.ema, settings.train.compile) == (0.99, True)
