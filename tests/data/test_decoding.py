@@ -35,7 +35,7 @@ def decode_bytes(content, settings, *, name):
     return whole(content, settings, name=name)
 
 pixels.decode_bytes = decode_bytes
-decoding.PATIENCE_S = 2.0
+decoding.PATIENCE_S = 4.0
 """
 RUN = """
 import sys
@@ -82,7 +82,7 @@ def test_a_file_that_crashes_or_stops_its_decoder_is_given_up_and_the_others_go_
     reasons = process.communicate(timeout=60)[0].splitlines()
     assert process.returncode == 0
     assert reasons[0] == "ends the process that decodes it (signal SIGSEGV)"
-    assert reasons[1] == "gives no answer: its decoder was stopped after 2 s"
+    assert reasons[1] == "gives no answer: its decoder was stopped after 4 s"
     assert reasons[2].startswith("is not an image: it begins with b'once")
     assert len(reasons) == 3
     # A crash is not remembered: here the files only are no images.

@@ -26,6 +26,7 @@ from ttl_deploy.records.data import DecodeSettings
 PATIENCE_S = 60.0
 """A file whose decoder gives no answer for so long is given up."""
 WORTH_PROCESSES = 128  # starting a process costs about as much as decoding so many small images
+_START_S = 300.0  # a process has so long to begin, on a machine that may be busy
 _CRASHES = 2  # a process can die of too little memory as well, so a file that ends one gets a second try
 _LOOK_S = 1.0
 _NAME = "the file"
@@ -188,7 +189,7 @@ class _Pool:
                 child.since_s = time.monotonic()
             if child.connection in ready:
                 yield from self._hear(child)
-            elif time.monotonic() - child.since_s > PATIENCE_S:
+            elif time.monotonic() - child.since_s > (_START_S if child.number is None else PATIENCE_S):
                 self._lose(child, f"gives no answer: its decoder was stopped after {PATIENCE_S:g} s", final=True)
 
     def _hear(self, child: _Child) -> Iterator[Decoded]:
