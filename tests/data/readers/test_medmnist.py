@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -190,7 +191,7 @@ def test_a_changed_byte_is_refused_or_harmless(tmp_path):
     assert refused > 40
 
 
-def test_the_checksum_of_a_stored_array_is_checked(tmp_path):
+def test_the_checksum_of_a_stored_array_is_checked_and_nothing_is_left(tmp_path, cache_dir):
     make(tmp_path / "a.npz", save=np.savez)
     content = bytearray((tmp_path / "a.npz").read_bytes())
     offset = content.index(struct.pack("<I", 0x04034B50)) + 400
@@ -198,3 +199,18 @@ def test_the_checksum_of_a_stored_array_is_checked(tmp_path):
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match="CRC"):
         read(tmp_path / "a.npz")
+    assert not list((cache_dir / "unpacked").rglob("*.png"))
+
+
+def test_a_large_array_is_never_in_memory_as_a_whole(tmp_path):
+    images = np.zeros((300, 224, 224, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(300) % 256
+    np.savez_compressed(tmp_path / "a.npz", train_images=images, train_labels=(np.arange(300) % 2)[:, None])
+    size = images.nbytes
+    del images
+    tracemalloc.start()
+    raw = read(tmp_path / "a.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 2
+    assert np.asarray(Image.open(raw.root / raw.samples[299].path))[0, 0, 0] == 299 % 256

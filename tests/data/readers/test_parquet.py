@@ -113,6 +113,12 @@ def test_a_number_without_a_name_is_refused(tmp_path):
         read(tmp_path / "a.parquet")
 
 
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    write(tmp_path / "a.parquet", map(encode, range(2)), labels=[0, 1], features=names("yes", "yes"))
+    with pytest.raises(LabelError, match="two classes have one name: yes, yes"):
+        read(tmp_path / "a.parquet")
+
+
 def test_a_missing_image_is_named_with_its_row(tmp_path):
     write(tmp_path / "a.parquet", [encode(0), None], labels=["x", "y"], kind=pa.string())
     with pytest.raises(UnreadableImageError, match=r"a\.parquet row 2"):

@@ -165,6 +165,17 @@ def test_a_set_column_is_a_split_only_if_it_holds_splits(table):
     assert [(s.split, s.extra) for s in raw.samples] == [(None, {"set": "A"}), (None, {"set": "B"})]
 
 
+def test_a_patient_is_one_however_the_number_is_written(table):
+    table("path,label,patient\na.png,x,12\nb.png,y,13\n", "train.csv")
+    raw = read(table("path,label,patient\nc.png,x,12.0\nd.png,y,14.0\n", "test.csv"))
+    assert [s.patient_id for s in raw.samples] == ["12", "13", "12", "14"]
+
+
+def test_of_two_delimiters_that_fit_the_file_s_name_decides(table):
+    raw = read(table("path\tlabel, or so\na.png\tx, y\nb.png\tz, y\n", "mine.tsv"), label_col="label, or so")
+    assert pairs(raw) == [("a.png", "x, y"), ("b.png", "z, y")]
+
+
 # labels
 
 

@@ -39,8 +39,7 @@ def read_labels(table: Table, columns: Sequence[int]) -> list[Stated]:
         return read_marks(table, columns)
     if "" in distinct:
         raise LabelError(f"{_place(table, cells.index(''), columns[0])} is empty: every image needs a label")
-    names = _as_whole_numbers(distinct)
-    return [names[cell] for cell in cells] if names else list(cells)
+    return list(unify_numbers(cells))
 
 
 def read_marks(table: Table, columns: Sequence[int]) -> list[Stated]:
@@ -81,6 +80,13 @@ def read_lists(table: Table, column: int, lists: Mapping[str, Sequence[str]]) ->
             known[cell] = {name: "present" if name in present else "absent" for name in names}
         stated.append(known[cell])
     return stated
+
+
+def unify_numbers(cells: Sequence[str]) -> Sequence[str]:
+    """Write `2.0` as `2` where all cells are whole numbers or blank, so that both spellings mean the same."""
+    found = {cell: _WHOLE.fullmatch(cell) for cell in set(cells) if cell}
+    numbers = {cell: match.group(1) for cell, match in found.items() if match}
+    return [numbers.get(cell, cell) for cell in cells] if len(numbers) == len(found) else cells
 
 
 def read_splits(table: Table, column: int) -> list[Split | None]:
@@ -128,12 +134,6 @@ def split_list(cell: str) -> tuple[str, ...]:
 
 def _is_none(name: str) -> bool:
     return name.casefold().replace(" ", "").replace("_", "") in NO_FINDING
-
-
-def _as_whole_numbers(cells: set[str]) -> Mapping[str, str]:
-    """Map `2.0` to `2` where every cell is a whole number, so that both spellings are one class."""
-    found = {cell: _WHOLE.fullmatch(cell) for cell in cells}
-    return {cell: match.group(1) for cell, match in found.items() if match} if all(found.values()) else {}
 
 
 def _place(table: Table, position: int, column: int) -> str:

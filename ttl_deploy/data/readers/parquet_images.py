@@ -172,6 +172,9 @@ def _class_names(path: Path, metadata: Mapping[bytes, bytes]) -> dict[str, list[
         names = {name: _names_in(feature) for name, feature in features.items()}
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: the schema's huggingface metadata cannot be read: {error}") from error
+    for name, found in names.items():
+        if len(set(found)) < len(found):
+            raise LabelError(f"{path}, column {name!r}: two classes have one name: {', '.join(found)}")
     return {name: found for name, found in names.items() if found}
 
 

@@ -185,19 +185,24 @@ def _parse(path: Path, text: str) -> list[Cells]:
     rows: list[Cells] = []
     try:
         lines = io.StringIO(text, newline="")
-        for row in csv.reader(lines, delimiter=_delimiter(text), strict=True, skipinitialspace=True):
+        for row in csv.reader(lines, delimiter=_delimiter(path, text), strict=True, skipinitialspace=True):
             rows.append(tuple(map(str.strip, row)))
     except csv.Error as error:
         raise LabelError(f"{path} cannot be read as a table: row {len(rows) + 1}: {error}") from error
     return rows
 
 
-def _delimiter(text: str) -> str:
-    """Return the delimiter by which the first rows agree on the most columns, else by which the header has most."""
+def _delimiter(path: Path, text: str) -> str:
+    """Return the delimiter by which the first rows agree on the most columns, else by which the header has most.
+
+    Where two are as good, the one that the file's name stands for goes first.
+    """
     head = text[:_SNIFFED_CHARACTERS]
     if len(head) < len(text):
         head = head[: head.rfind("\n") + 1] or head
-    return max(_DELIMITERS, key=lambda mark: _agreement(head, mark))
+    tabs_first = ".tsv" in path.name.lower()
+    marks = sorted(_DELIMITERS, key=lambda mark: mark != "\t") if tabs_first else _DELIMITERS
+    return max(marks, key=lambda mark: _agreement(head, mark))
 
 
 def _agreement(head: str, delimiter: str) -> tuple[bool, int]:

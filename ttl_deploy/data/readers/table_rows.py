@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ttl_deploy.data.readers.cells import Stated, read_labels, read_splits, tell_of_classes
+from ttl_deploy.data.readers.cells import Stated, read_labels, read_splits, tell_of_classes, unify_numbers
 from ttl_deploy.data.readers.columns import Columns
 from ttl_deploy.data.readers.image_paths import Found, ImageFinder
 from ttl_deploy.data.readers.table_files import Table, shorten
@@ -47,7 +47,9 @@ def read_rows(table: Table, columns: Columns, *, labels: Sequence[Stated] | None
 
 def read_patients(table: Table, column: int | None) -> list[str | None]:
     """Return the patients of a column, None where it is blank."""
-    return [None] * len(table.rows) if column is None else [row[column] or None for row in table.rows]
+    if column is None:
+        return [None] * len(table.rows)
+    return [patient or None for patient in unify_numbers(table.column(column))]
 
 
 def read_extras(table: Table, columns: Sequence[int]) -> list[dict[str, str]]:
