@@ -114,6 +114,7 @@ def test_every_option_counts(table, makings):
 def test_other_code_or_a_file_in_doubt_is_a_reason_to_make_it_anew(table, makings, cache_dir, monkeypatch):
     first = prepare(str(table))
     (kept,) = (cache_dir / "manifests").iterdir()
+    assert kept.parent.stat().st_mode & 0o077 == 0  # patients' ids stand in it
     content = kept.read_bytes()
     for spoilt in (content[:-1], content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], b"", b"{}\n"):
         kept.write_bytes(spoilt)

@@ -82,6 +82,7 @@ def remember(key: str, made: Remembered, *, roots: Sequence[Path] = (), began_ns
     head = {"sha256": sha256(body).hexdigest(), "roots": names, "most": most, "trees": trees}
     try:
         folder = cache_folder("manifests")
+        folder.chmod(0o700)  # patients' ids and a table's other columns stand in it
         publish_bytes(folder / key, json.dumps(head).encode() + b"\n" + body)
         _prune(folder)
     except (OSError, StorageError):  # a cache that cannot be written costs time only

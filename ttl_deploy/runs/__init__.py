@@ -4,7 +4,7 @@
 
     runs/<name>/
       config.json  env.json  command.txt  ledger.jsonl
-      data/{manifest.csv,fingerprint.json,checks.json}
+      data/{manifest.csv,fingerprint.json,checks.json,quarantine.csv}
       profile.json
       trials/<cut>__<strategy>__s<seed>/{trial.json,metrics.jsonl,result.json,best.safetensors,
                                          predictions_val.npz,predictions_test.npz,worker.log}
