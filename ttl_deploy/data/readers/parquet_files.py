@@ -42,7 +42,7 @@ def read_parquet_cells(path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
     file = open_parquet(path)
     with parquet_errors(path):
         table = file.read()
-    columns = [_cells(path, name, table.column(i)) for i, name in enumerate(table.column_names)]
+        columns = [_cells(path, name, table.column(i)) for i, name in enumerate(table.column_names)]
     return [name.strip() for name in table.column_names], list(zip(*columns, strict=True))
 
 
@@ -56,5 +56,4 @@ def _cells(path: Path, name: str, column: Any) -> list[str]:
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
     if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind):
         raise LabelError(f"{path}, column {name!r} holds {kind}; allowed are text, numbers and truth values")
-    with parquet_errors(path):
-        return cells_of(column)
+    return cells_of(column)

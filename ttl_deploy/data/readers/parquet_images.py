@@ -45,7 +45,10 @@ class ParquetImagesReader:
 
     def recognises(self, data: str) -> bool:
         """Accept Parquet whose schema has a column of bytes."""
-        return any(_image_columns(open_parquet(path)) for path in _files_of(Path(data))[:1])
+        for path in _files_of(Path(data))[:1]:
+            with parquet_errors(path):
+                return bool(_image_columns(open_parquet(path)))
+        return False
 
     def read(self, data: str, reading: Reading, *, progress: Progress | None = None) -> RawData:
         """Unpack the images if need be and read the other columns; raises `DataError` and its kinds."""
@@ -123,12 +126,18 @@ def _is_bytes(kind: Any) -> bool:
 
 def _read_part(path: Path, reading: Reading, number: int) -> _Part:
     file = open_parquet(path)
+    with parquet_errors(path):
+        return _read_columns(path, file, reading, number)
+
+
+def _read_columns(path: Path, file: Any, reading: Reading, number: int) -> _Part:
     image = _choose_image(path, _image_columns(file), reading.image_col)
     classes = _class_names(path, file.schema_arrow.metadata or {})
     columns = {field.name: field.type for field in file.schema_arrow if field.name != image and _is_kept(field.type)}
-    with parquet_errors(path):
-        read = file.read(columns=list(columns))
+    read = file.read(columns=list(columns))
     count = file.metadata.num_rows
+    if columns and read.num_rows != count:
+        raise DataError(f"{path} announces {count} rows and has {read.num_rows}: it is damaged; write it anew")
     cells = [[_place(number, row) for row in range(count)]]
     cells += [_cells(path, name, read.column(name), classes.get(name)) for name in columns]
     source = Source(path=path, start=0, numbers=range(1, count + 1))
