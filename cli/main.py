@@ -14,6 +14,7 @@ from ttl_deploy import __version__
 from ttl_deploy.errors import RunInterruptedError, TtlDeployError
 
 from . import (
+    analyze,
     bench,
     build,
     compare,
@@ -46,7 +47,7 @@ app = typer.Typer(
 )
 for command in (
     *(inspect, probe, search, front, compare, subgroups),
-    *(export, build, verify, predict, bench, report, cuts, doctor),
+    *(export, build, verify, predict, bench, analyze, report, cuts, doctor),
 ):
     app.command(name=command.NAME, cls=Command)(with_shared_options(command.run))
 

@@ -26,6 +26,7 @@ FLOOR = {
     "runtime": 4,
     "training": 4,
     "export": 5,
+    "analysis": 5,
     "search": 6,
     "report": 7,
 }
