@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from ttl_deploy.data.cache import Note
-from ttl_deploy.data.labels import name_label
+from ttl_deploy.data.labels import label_array, name_label
 from ttl_deploy.data.manifest import limit_train, prepare, share_train
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest, save_manifest
 from ttl_deploy.data.quarantine import Unusable, find_unusable, leave_out, load_unusable, save_unusable
-from ttl_deploy.errors import DataError
+from ttl_deploy.errors import DataError, UsageError
 from ttl_deploy.files import make_folder
 from ttl_deploy.plugins import Progress
 from ttl_deploy.records import codec
-from ttl_deploy.records.data import Manifest
+from ttl_deploy.records.data import ABSENT, PRESENT, Manifest, Split
 from ttl_deploy.records.models import Cut, ModelSpec
 from ttl_deploy.records.trials import Profile, SearchSettings
 from ttl_deploy.runs.folder import differences, refuse_differences
@@ -82,6 +82,11 @@ def prepare_data(settings: SearchSettings, *, progress: Progress) -> Manifest:
         found = limit_train(found, settings.limit_train, seed=settings.split_seed)
     if settings.train_fraction is not None:
         found = share_train(found, settings.train_fraction, seed=settings.split_seed)
+    if found.multilabel and settings.train.sampling == "balanced":
+        raise UsageError(
+            "--sampling balanced wants one class per image, and these have several labels: leave it out, positives are "
+            "weighed by --class-weights balanced; or search with --label for one finding"
+        )
     _check_learnable(found)
     return found
 
@@ -89,6 +94,9 @@ def prepare_data(settings: SearchSettings, *, progress: Progress) -> Manifest:
 def _check_learnable(manifest: Manifest) -> None:
     """Refuse data that nothing can be learned or chosen on: a split with a single class has no AUROC."""
     for split in ("train", "val"):
+        if manifest.multilabel:
+            _check_findings(manifest, split)
+            continue
         present = {manifest.samples[position].label for position in manifest.of_split(split)}
         if len(present) < 2:
             named = ", ".join(repr(name_label(label, manifest.classes)) for label in present) or "no images"
@@ -96,6 +104,16 @@ def _check_learnable(manifest: Manifest) -> None:
                 f"the split {split!r} of {manifest.name} holds only {named}: training and validation need at least two "
                 "classes each; add images, or leave out the splits so that they are made here"
             )
+
+
+def _check_findings(manifest: Manifest, split: Split) -> None:
+    """Refuse a split in which no class is present in some images and absent in others."""
+    marks = label_array([manifest.samples[position] for position in manifest.of_split(split)])
+    if not (len(marks) and ((marks == PRESENT).any(axis=0) & (marks == ABSENT).any(axis=0)).any()):
+        raise DataError(
+            f"in the split {split!r} of {manifest.name} no finding is present in some images and absent in others: "
+            "training and validation need both; add images, or leave out the splits so that they are made here"
+        )
 
 
 def count_images(manifest: Manifest) -> Mapping[str, int]:
