@@ -20,6 +20,7 @@ from ttl_deploy.records.trials import (
     TrialResult,
 )
 from ttl_deploy.records.weights import WeightsUsed
+from ttl_deploy.report.model_curves import Predicted, trace_models
 from ttl_deploy.report.story import ExportStory, RunStory
 
 # cut, parameters, MACs, layers, latency in ms, how well it separates the classes
@@ -236,6 +237,21 @@ def make_benchmark(artifact):
     return BenchReport(machine=machine, rows=(row,), calibration_before_s=0.01, calibration_after_s=0.0101)
 
 
+def make_model_curves(choice):
+    predictions, split = make_predictions("test", [choice.cut, "full"], patients=300, seed=2)
+    models = [
+        Predicted(
+            role=role,
+            key=f"{cut}__full__s{choice.seed}",
+            probabilities=predictions[Candidate(cut, "full")][choice.seed],
+            temperature=temperature,
+        )
+        for role, cut, temperature in (("chosen", choice.cut, 1.7), ("reference", "full", 1.0))
+    ]
+    classes = ("NORMAL", "PNEUMONIA")
+    return trace_models(models, split.labels, split.patients, classes=classes, split="test", replicates=100)
+
+
 @pytest.fixture(scope="session")
 def story():
     """The run, complete: trained, chosen, exported, verified, benchmarked."""
@@ -253,6 +269,7 @@ def story():
         trials=trials,
         curves={trial.key: make_curve(trial) for trial in trials if isinstance(trial, TrialResult)},
         exports=(make_export(front, choice),),
+        model_curves=make_model_curves(choice),
         weights=WeightsUsed(
             weights="imagenet",
             url="https://example.org/mobilenet_v2-7ebf99e0.pth",

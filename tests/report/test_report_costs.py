@@ -115,7 +115,7 @@ def test_the_file_has_a_row_per_stage_and_empty_cells_where_nothing_was_taken(tm
 
 
 def section(page):
-    return page[page.index('id="search-cost-title"') : page.index('id="data-title"')]
+    return page[page.index('id="search-cost-title"') : page.index('id="depth-title"')]
 
 
 def test_the_page_has_a_row_per_stage_and_the_sentence(guided):

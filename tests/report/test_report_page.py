@@ -93,21 +93,28 @@ def hostile(story):
 
 def test_the_page_tells_the_story_in_order(outline, story):
     titles = [
-        "How much of mobilenet_v2 does cxr_kermany need?",
-        story.choice.sentence,
+        "How many layers of mobilenet_v2 does it take to tell apart NORMAL and PNEUMONIA",
+        "To know about these data",
+        "What was left out",
         "What each cut costs",
         "FLOPs are 2 × MACs",
-        "To know about these data",
-        "Trials that failed",
+        story.choice.sentence,
+        "Is a smaller cut as good?",
+        "ROC and calibration",
+        "Scores per class",
+        "Validation AUROC by epoch",
         "Verification: passed",
         "Benchmark on ward-pc",
+        "Failures and refusals",
+        story.failures[0].reason,
         "When the test split was opened",
         "How to reproduce this",
         story.command,
     ]
     text = re.sub(r"\s+", " ", outline.text)
+    text = text[text.index("Reproduce") :]  # past the contents
     places = [text.find(title) for title in titles]
-    assert -1 not in places
+    assert -1 not in places, titles[places.index(-1)]
     assert places == sorted(places)
 
 

@@ -13,7 +13,7 @@ from ttl_deploy.report.plots import draw_curves
 
 def marked(plot, axis):
     """Return every point drawn with a marker and a hover text on one axis."""
-    traces = [trace for trace in plot["data"] if trace["meta"] == axis and "text" in trace]
+    traces = [trace for trace in plot["data"] if trace["meta"] == {"axis": axis} and "text" in trace]
     return {text: (x, y) for trace in traces for x, y, text in zip(trace["x"], trace["y"], trace["text"], strict=True)}
 
 
@@ -48,7 +48,7 @@ def test_the_front_line_joins_its_members_by_cost(story):
         line = next(
             trace
             for trace in draw_front(story, story.front)["data"]
-            if trace["meta"] == axis and trace["mode"] == "lines"
+            if trace["meta"] == {"axis": axis} and trace["mode"] == "lines"
         )
         assert line["x"] == sorted(line["x"])
         assert set(line["y"]) == {p.validation[0].value for p in story.front.points if axis in p.on_front}
@@ -57,8 +57,8 @@ def test_the_front_line_joins_its_members_by_cost(story):
 def test_only_the_first_axis_is_visible_and_an_unmeasured_one_is_missing(story):
     points = tuple(replace(point, latency_s=None, latency_noise_s=None) for point in story.front.points)
     plot = draw_front(story, replace(story.front, points=points))
-    assert tuple(plot["axes"]) == ("macs", "params")
-    assert all(trace["visible"] == (trace["meta"] == "macs") for trace in plot["data"])
+    assert tuple(plot["axes"]) == ("macs", "params", "size_bytes")
+    assert all(trace["visible"] == (trace["meta"] == {"axis": "macs"}) for trace in plot["data"])
 
 
 def test_widely_spread_costs_are_drawn_on_a_logarithmic_axis(story):

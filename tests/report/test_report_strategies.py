@@ -70,7 +70,7 @@ def many(request, story):
 
 
 def strategy_traces(plot, axis):
-    return [t for t in plot["data"] if t["meta"] == axis and t["mode"] == "lines+markers"]
+    return [t for t in plot["data"] if t["meta"] == {"axis": axis} and t["mode"] == "lines+markers"]
 
 
 def test_plotly_accepts_the_figures(many):
@@ -112,7 +112,9 @@ def test_marks_are_filled_and_have_bars_where_they_are_on_the_front(many):
 
 def test_the_legend_says_what_the_marks_of_all_strategies_mean(many):
     for axis in AXES:
-        key = [t["name"] for t in draw_front(many, many.front)["data"] if t["meta"] == axis and t["x"] == [None]]
+        key = [
+            t["name"] for t in draw_front(many, many.front)["data"] if t["meta"] == {"axis": axis} and t["x"] == [None]
+        ]
         standings = {point.standing(axis) for point in many.front.points}
         assert len(key) == len(standings) > 1
         assert key[0] == "on the front"
@@ -121,13 +123,13 @@ def test_the_legend_says_what_the_marks_of_all_strategies_mean(many):
 def test_the_front_line_joins_the_members_of_all_strategies(many):
     for axis in AXES:
         plot = draw_front(many, many.front)
-        line = next(t for t in plot["data"] if t["meta"] == axis and t["mode"] == "lines")
+        line = next(t for t in plot["data"] if t["meta"] == {"axis": axis} and t["mode"] == "lines")
         assert set(line["y"]) == {p.validation[0].value for p in many.front.points if axis in p.on_front}
 
 
 def test_reference_and_choice_are_ringed_and_named(many):
     plot = draw_front(many, many.front)
-    marks = [t for t in plot["data"] if t["meta"] == "macs" and t["mode"] == "markers" and t["x"] != [None]]
+    marks = [t for t in plot["data"] if t["meta"] == {"axis": "macs"} and t["mode"] == "markers" and t["x"] != [None]]
     rings = {t["name"]: (t["x"], t["y"]) for t in marks}
     reference = many.front.point(many.front.reference)
     chosen = many.front.point_of(*many.choice.candidate)
@@ -181,7 +183,7 @@ def test_the_csv_always_says_the_strategy(tmp_path, story, many):
 
 def test_the_page_marks_one_row_as_chosen_and_names_its_strategy(story, many):
     page = render_page(many)
-    tables = page[page.index('id="cuts-title"') : page.index('id="depth-title"')]
+    tables = page[page.index('id="cuts-title"') : page.index('id="choice-title"')]
     assert tables.count('<tr class="chosen">') == 2  # scores and costs
     assert tables.count(">Strategy</th>") == 2
     assert f"by {many.choice.strategy}, seed" in page

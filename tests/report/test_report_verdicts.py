@@ -90,8 +90,8 @@ def test_the_choice_s_verdict_is_said_plainly(story, verdict, words, p_value, sh
     )
     assert verdicts.warn_of_choice(front, choice) == ("" if shown else f"{warning} {verdict} (more below)")
     page = render_page(replace(story, front=front, choice=choice))
-    assert (f'<p class="answer">{said}'.replace("'", "&#39;") in page) == shown
-    assert (f'<p class="warnings"><strong>{said}'.replace("'", "&#39;") in page) == (not shown)
+    mark, colour = ("answer", "good") if shown else ("answer warnings", "bad")
+    assert f'<p class="{mark}"><span class="badge {colour}">{verdict}</span> {said}' in page.replace("&#39;", "'")
 
 
 def test_an_undefined_verdict_says_why(story):
@@ -258,7 +258,7 @@ def test_the_csv_has_verdicts_standings_and_seeds(tmp_path, story):
 def test_marks_tell_the_three_standings_apart_and_have_bars_on_both_axes(story, axis):
     shown = with_all_standings(story)
     front = shown.front
-    traces = [t for t in draw_front(shown, front)["data"] if t["meta"] == axis and "text" in t]
+    traces = [t for t in draw_front(shown, front)["data"] if t["meta"] == {"axis": axis} and "text" in t]
     assert len({(t["marker"]["symbol"], t["marker"]["color"]) for t in traces}) == len(traces) == 3
     symbol = {text: t["marker"]["symbol"] for t in traces for text in t["text"]}
     expected = {

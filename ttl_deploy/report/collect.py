@@ -1,22 +1,26 @@
 """From a run folder on disk to the story that the report tells; reads as far as the run got."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 
 from ttl_deploy.data.manifest_files import fingerprint, load_manifest
+from ttl_deploy.data.quarantine import load_unusable
 from ttl_deploy.errors import DataError, NoRunError
 from ttl_deploy.records import codec
 from ttl_deploy.records.artifacts import ArtifactManifest, Parity, VerifyReport
 from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
-from ttl_deploy.records.scores import Front
+from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.subgroups import Subgroups
 from ttl_deploy.records.target_results import TargetCheck
 from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
 from ttl_deploy.records.weights import WeightsUsed
+from ttl_deploy.report.model_curves import RunCurves
+from ttl_deploy.report.run_curves import read_curves
 from ttl_deploy.report.story import ExportStory, RunStory
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime import stored_subgroups
@@ -33,14 +37,15 @@ def collect(run: RunFolder) -> RunStory:
         raise NoRunError(f"{run.path} has not come as far as reading its data: resume it with {run.command}")
     manifest = load_manifest(run.data)
     outcomes = findings.outcomes_so_far(run)
+    front, choice = _front(run), run.read_choice() if run.chosen.exists() else None
     return RunStory(
         name=run.name,
         settings=settings,
         fingerprint=fingerprint(manifest),
         warnings=manifest.warnings,
         profile=codec.load(Profile, run.profile) if run.profile.exists() else None,
-        front=_front(run),
-        choice=run.read_choice() if run.chosen.exists() else None,
+        front=front,
+        choice=choice,
         trials=tuple(outcomes.values()),
         curves={key: _curve(run.trial(key) / "metrics.jsonl") for key in outcomes},
         exports=tuple(_export(run, folder) for folder in run.exports()),
@@ -52,6 +57,8 @@ def collect(run: RunFolder) -> RunStory:
         weights=codec.load(WeightsUsed, run.weights) if run.weights.exists() else None,
         probe=codec.load(Probe, run.probe) if run.probe.exists() else None,
         stages=describe_stages(run),
+        model_curves=_model_curves(run, front, choice),
+        unusable=dict(Counter(one.reason for one in load_unusable(run.data)).most_common()),
         versions=_versions(run),
         command=run.command.read_text(encoding="utf-8").strip(),
     )
@@ -65,6 +72,10 @@ def _front(run: RunFolder) -> Front | None:
         if run.front.exists():
             raise
         return None
+
+
+def _model_curves(run: RunFolder, front: Front | None, choice: Choice | None) -> RunCurves | None:
+    return None if front is None or choice is None else read_curves(run, front, choice)
 
 
 def _subgroups(run: RunFolder) -> Subgroups | None:

@@ -26,13 +26,14 @@ class Rule:
 class FrontEvidence:
     """What a report says of a front and the choice from it.
 
-    `chosen` is the sentence on the chosen candidate's verdict, and `shown` whether it is shown to be as good as the
-    reference. `verdicts` is None where there are none, which `absence` explains. `standings` say who is on the
-    front, and `seeded` whether there are several seeds. `roles` name the chosen one and the reference,
-    `metrics` holds every score of both, `classes` those of each class where there are more than two.
+    `chosen` is the sentence on the chosen candidate's verdict, `badge` that verdict in a word, and `shown` whether it
+    is shown to be as good as the reference. `verdicts` is None where there are none, which `absence` explains.
+    `standings` say who is on the front, and `seeded` whether there are several seeds. `roles` name the chosen one and
+    the reference, `metrics` holds every score of both, `classes` those of each class where there are more than two.
     """
 
     chosen: str
+    badge: str
     shown: bool
     rules: tuple[Rule, ...]
     limits: str
@@ -54,6 +55,7 @@ def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str])
     columns = _columns(points)
     return FrontEvidence(
         chosen="" if choice is None else verdicts.state_choice(front, choice),
+        badge="" if choice is None else _badge(front, choice),
         shown=choice is not None and verdicts.is_shown(front, choice),
         rules=tuple(
             Rule(name=rule, words=RULE_WORDS[rule], used=choice is not None and choice.rule == rule)
@@ -78,6 +80,14 @@ def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str])
             ],
         ),
     )
+
+
+def _badge(front: Front, choice: Choice) -> str:
+    name = front.point_of(choice.cut, choice.strategy).name
+    if name == front.reference:
+        return "the reference"
+    found = front.verdict(name)
+    return "not tested" if found is None else found.verdict
 
 
 def _list_standings(front: Front) -> Listing:

@@ -4,10 +4,13 @@ Names from data and models are cleaned first: plotly reads a subset of HTML in l
 are mid-tones that stand on light and dark paper alike; text and grid get theirs from the page.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Standing
+from ttl_deploy.report.front_layers import draw_files, draw_seeds
 from ttl_deploy.report.listing import AXIS_WORDS, auroc_of
 from ttl_deploy.report.looks import Look, clean_label, label_strategy, looks_of
 from ttl_deploy.report.numbers import (
@@ -20,7 +23,7 @@ from ttl_deploy.report.numbers import (
 from ttl_deploy.report.plots import Plot, make_layout
 from ttl_deploy.report.story import RunStory
 
-_FRONT, _OTHER, _CHOSEN, _REFERENCE = "#2f7fc1", "#8a96a3", "#d9702b", "#7a5fc0"
+_FRONT, _OTHER, _CHOSEN, _REFERENCE = "#2f7fc1", "#7f8b98", "#d9702b", "#7a5fc0"
 _STANDINGS: dict[Standing, tuple[str, str]] = {
     "on the front": ("", _FRONT),
     "not clearly worse": ("-open-dot", _FRONT),
@@ -39,6 +42,12 @@ _TOLD: tuple[Metric, ...] = ("auroc", "auprc", "accuracy")
 _WIDE_RANGE = 30  # costs that differ by more than this factor are drawn on a logarithmic axis
 
 
+Cost = Literal[Axis, "size_bytes"]
+COST_WORDS: dict[Cost, str] = dict([*AXIS_WORDS.items(), ("size_bytes", "file size")])
+"""The horizontal axes to choose from; of the size of the file no verdicts are known, so its front is drawn from the
+scores alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
     """How a cost axis is drawn: its title, and by how much the SI value is divided."""
@@ -48,37 +57,97 @@ class _Scale:
     kind: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawing:
+    """One axis: what each candidate, by name, costs on it, and where it stands."""
+
+    axis: Cost
+    scale: _Scale
+    costs: Mapping[str, float]
+    standings: Mapping[str, Standing]
+    story: RunStory
+    front: Front
+
+    def x(self, point: FrontPoint) -> float:
+        return self.costs[point.name] / self.scale.unit
+
+
 def draw_front(story: RunStory, front: Front) -> Plot:
     """Draw validation AUROC with its intervals against each cost that was measured.
 
-    The traces of one axis carry its name as `meta`, and only the first axis is visible; `axes` holds,
-    by axis, the button's label and the layout to apply with it.
+    The traces of one axis carry its name in `meta`, those of a layer that can be switched on its name too, and only the
+    first axis without layers is visible. `axes` holds, by axis, the button's label and the layout to apply with it,
+    `layers` the switches' labels.
     """
-    scales = {axis: _scale(axis, front) for axis in AXIS_WORDS if any(_cost(axis, point) for point in front.points)}
-    first = next(iter(scales))
+    drawings = [one for axis in COST_WORDS if (one := _prepare(axis, story, front)).costs]
+    first = drawings[0]
     traces = [
-        {**trace, "meta": axis, "visible": axis == first}
-        for axis, scale in scales.items()
-        for trace in _draw_axis(axis, scale, story, front)
+        {"meta": {"axis": one.axis}, **trace, "visible": one is first and "meta" not in trace}
+        for one in drawings
+        for trace in (*_draw_axis(one), *_draw_layers(one))
     ]
     axes = {
-        axis: {"label": AXIS_WORDS[axis], "layout": {"xaxis.title.text": scale.title, "xaxis.type": scale.kind}}
-        for axis, scale in scales.items()
+        one.axis: {
+            "label": COST_WORDS[one.axis],
+            "layout": {"xaxis.title.text": one.scale.title, "xaxis.type": one.scale.kind},
+        }
+        for one in drawings
     }
-    layout = make_layout(x_title=scales[first].title, y_title="validation AUROC")
-    layout["xaxis"]["type"] = scales[first].kind
-    return {"data": traces, "layout": layout, "axes": axes}
+    layers = {layer: words for layer, words in _LAYERS.items() if any(layer in trace["meta"] for trace in traces)}
+    layout = make_layout(x_title=first.scale.title, y_title="validation AUROC")
+    layout["xaxis"]["type"] = first.scale.kind
+    return {"data": traces, "layout": layout, "axes": axes, "layers": layers | _name_precisions(traces)}
 
 
-def _draw_axis(axis: Axis, scale: _Scale, story: RunStory, front: Front) -> list[Plot]:
-    points = sorted((p for p in front.points if _cost(axis, p) is not None), key=lambda p: (_cost(axis, p), p.macs))
+_LAYERS = {"seeds": "every seed"}
+
+
+def _name_precisions(traces: list[Plot]) -> dict[str, str]:
+    """Return a switch for each precision in which an exported file was measured."""
+    found = dict.fromkeys(key for trace in traces for key in trace["meta"] if key.startswith("file "))
+    return {key: f"exported file, {key.removeprefix('file ')}" for key in found}
+
+
+def _draw_layers(drawing: _Drawing) -> list[Plot]:
+    axis, unit = drawing.axis, drawing.scale.unit
+    seeds = draw_seeds([point for point in drawing.front.points if point.name in drawing.costs], drawing.x)
+    layers = [("seeds", trace) for trace in seeds]
+    layers += [(f"file {precision}", trace) for precision, trace in draw_files(drawing.story, axis, unit).items()]
+    return [{**trace, "meta": {"axis": axis, layer: True}} for layer, trace in layers]
+
+
+def _prepare(axis: Cost, story: RunStory, front: Front) -> _Drawing:
+    costs = {point.name: cost for point in front.points if (cost := _cost(axis, point, story)) is not None}
+    standings = (
+        _stand_by_size(front, costs)
+        if axis == "size_bytes"
+        else {point.name: standing for point in front.points if (standing := point.standing(axis))}
+    )
+    scale = _scale(axis, costs, front.target)
+    return _Drawing(axis=axis, scale=scale, costs=costs, standings=standings, story=story, front=front)
+
+
+def _stand_by_size(front: Front, costs: Mapping[str, float]) -> dict[str, Standing]:
+    """Tell who is on the front by file size: nobody else is as small and as good, and one of both more so."""
+    places = {name: (size, -(auroc_of(front.point(name).validation).value or 0.0)) for name, size in costs.items()}
+    return {
+        name: "off the front"
+        if any(one != place and one[0] <= place[0] and one[1] <= place[1] for one in places.values())
+        else "on the front"
+        for name, place in places.items()
+    }
+
+
+def _draw_axis(drawing: _Drawing) -> list[Plot]:
+    front = drawing.front
+    points = sorted((p for p in front.points if p.name in drawing.costs), key=lambda p: (drawing.costs[p.name], p.macs))
     several = len(front.strategies) > 1
-    on = [point for point in points if axis in point.on_front]
+    on = [point for point in points if drawing.standings.get(point.name) == "on the front"]
     line = {
         "type": "scatter",
         "mode": "lines",
         "name": "front",
-        "x": [_x(axis, scale, point) for point in on],
+        "x": [drawing.x(point) for point in on],
         "y": [auroc_of(point.validation).value for point in on],
         "line": {"shape": "hv", "width": 1.5, "color": _OTHER if several else _FRONT, "dash": "dot"},
         "hoverinfo": "skip",
@@ -87,10 +156,8 @@ def _draw_axis(axis: Axis, scale: _Scale, story: RunStory, front: Front) -> list
     marks = [
         _draw_points(
             _STANDING_WORDS[standing],
-            [point for point in points if point.standing(axis) == standing],
-            axis,
-            scale,
-            story,
+            [point for point in points if drawing.standings.get(point.name) == standing],
+            drawing,
             colour=colour,
             symbol=f"circle{variant}",
         )
@@ -99,51 +166,52 @@ def _draw_axis(axis: Axis, scale: _Scale, story: RunStory, front: Front) -> list
     if several:
         marks = [
             *(
-                _draw_strategy([p for p in points if p.strategy == strategy], look, axis, scale, story)
+                _draw_strategy([p for p in points if p.strategy == strategy], look, drawing)
                 for strategy, look in looks_of(front.strategies).items()
             ),
-            *_draw_key(points, axis),
+            *_draw_key(points, drawing),
         ]
-    rings = _draw_rings(points, axis, scale, story.choice, front)
-    return [trace for trace in (line, *marks, *rings) if trace["x"]]
+    return [trace for trace in (line, *marks, *_draw_rings(points, drawing)) if trace["x"]]
 
 
-def _draw_points(
-    name: str, points: list[FrontPoint], axis: Axis, scale: _Scale, story: RunStory, *, colour: str, symbol: str
-) -> Plot:
+def _draw_points(name: str, points: list[FrontPoint], drawing: _Drawing, *, colour: str, symbol: str) -> Plot:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [_x(axis, scale, point) for point in points],
+        "x": [drawing.x(point) for point in points],
         "y": [auroc_of(point.validation).value for point in points],
-        **_draw_bars(points, points, axis, scale, colour=colour),
+        **_draw_bars(points, points, drawing, colour=colour),
         "marker": {"size": 9, "color": colour, "symbol": symbol, "line": {"width": 1.5, "color": colour}},
-        "text": [_describe(point, story) for point in points],
+        "text": [_describe(point, drawing.story) for point in points],
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
-def _draw_strategy(points: list[FrontPoint], look: Look, axis: Axis, scale: _Scale, story: RunStory) -> Plot:
+def _draw_strategy(points: list[FrontPoint], look: Look, drawing: _Drawing) -> Plot:
     """Draw the cuts trained by one strategy, joined by a line.
 
     All strategies stand at the same costs, so that their bars would hide each other: only what is on the front,
     or chosen, has some.
     """
-    barred = [point for point in points if axis in point.on_front or _is_chosen(point, story.choice)]
-    trace = _draw_points(look.label, points, axis, scale, story, colour=look.colour, symbol=look.symbol)
-    trace["marker"]["symbol"] = [f"{look.symbol}{_variant(point, axis)}" for point in points]
+    barred = [
+        point
+        for point in points
+        if drawing.standings.get(point.name) == "on the front" or _is_chosen(point, drawing.story.choice)
+    ]
+    trace = _draw_points(look.label, points, drawing, colour=look.colour, symbol=look.symbol)
+    trace["marker"]["symbol"] = [f"{look.symbol}{_variant(point, drawing)}" for point in points]
     return {
         **trace,
-        **_draw_bars(points, barred, axis, scale, colour=look.colour),
+        **_draw_bars(points, barred, drawing, colour=look.colour),
         "mode": "lines+markers",
         "line": {"width": 1.4, "color": look.colour, "dash": look.dash},
     }
 
 
-def _draw_key(points: list[FrontPoint], axis: Axis) -> list[Plot]:
+def _draw_key(points: list[FrontPoint], drawing: _Drawing) -> list[Plot]:
     """Return entries of the legend alone: what the marks of all strategies say of the candidates' standing."""
-    shown = {point.standing(axis) for point in points}
+    shown = {drawing.standings.get(point.name) for point in points}
     return [
         {
             "type": "scatter",
@@ -164,26 +232,27 @@ def _draw_key(points: list[FrontPoint], axis: Axis) -> list[Plot]:
     ]
 
 
-def _variant(point: FrontPoint, axis: Axis) -> str:
-    standing = point.standing(axis)
+def _variant(point: FrontPoint, drawing: _Drawing) -> str:
+    standing = drawing.standings.get(point.name)
     return "" if standing is None else _STANDINGS[standing][0]
 
 
-def _draw_bars(points: list[FrontPoint], barred: list[FrontPoint], axis: Axis, scale: _Scale, *, colour: str) -> Plot:
+def _draw_bars(points: list[FrontPoint], barred: list[FrontPoint], drawing: _Drawing, *, colour: str) -> Plot:
     """Return the intervals of the `barred` points, and the noise of their latencies; None where there is no bar."""
     scores = [auroc_of(point.validation) if point in barred else None for point in points]
     look = {"type": "data", "thickness": 1.2, "width": 3, "color": colour}
     up = [s and (0.0 if s.high is None or s.value is None else s.high - s.value) for s in scores]
     down = [s and (0.0 if s.low is None or s.value is None else s.value - s.low) for s in scores]
     bars: Plot = {"error_y": {**look, "array": up, "arrayminus": down}}
-    if axis == "latency_s":
-        noise = [(p.latency_noise_s or 0.0) / scale.unit if p in barred else None for p in points]
+    if drawing.axis == "latency_s":
+        noise = [(p.latency_noise_s or 0.0) / drawing.scale.unit if p in barred else None for p in points]
         bars["error_x"] = {**look, "array": noise}
     return bars
 
 
-def _draw_rings(points: list[FrontPoint], axis: Axis, scale: _Scale, choice: Choice | None, front: Front) -> list[Plot]:
+def _draw_rings(points: list[FrontPoint], drawing: _Drawing) -> list[Plot]:
     """Ring the reference and the choice, as far as they stand on this axis."""
+    front, choice = drawing.front, drawing.story.choice
     several = len(front.strategies) > 1
     reference = [point for point in points if point.name == front.reference]
     chosen = [point for point in points if _is_chosen(point, choice)]
@@ -192,8 +261,7 @@ def _draw_rings(points: list[FrontPoint], axis: Axis, scale: _Scale, choice: Cho
             _draw_ring(
                 f"reference: {_label(point, several=True)}" if several else "full network",
                 point,
-                axis,
-                scale,
+                drawing,
                 marker={"size": 15, "symbol": "diamond-open"},
                 colour=_REFERENCE,
             )
@@ -203,8 +271,7 @@ def _draw_rings(points: list[FrontPoint], axis: Axis, scale: _Scale, choice: Cho
             _draw_ring(
                 f"chosen: {_label(point, several=several)}",
                 point,
-                axis,
-                scale,
+                drawing,
                 marker={"size": 19, "symbol": "circle-open"},
                 colour=_CHOSEN,
             )
@@ -213,12 +280,12 @@ def _draw_rings(points: list[FrontPoint], axis: Axis, scale: _Scale, choice: Cho
     ]
 
 
-def _draw_ring(name: str, point: FrontPoint, axis: Axis, scale: _Scale, *, marker: Plot, colour: str) -> Plot:
+def _draw_ring(name: str, point: FrontPoint, drawing: _Drawing, *, marker: Plot, colour: str) -> Plot:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [_x(axis, scale, point)],
+        "x": [drawing.x(point)],
         "y": [auroc_of(point.validation).value],
         "marker": {**marker, "color": colour, "line": {"width": 2.5, "color": colour}},
         "hoverinfo": "skip",
@@ -251,24 +318,25 @@ def _describe(point: FrontPoint, story: RunStory) -> str:
     return "<br>".join([*lines, f"ONNX file {format_bytes(profiled.size_bytes)}"] if profiled else lines)
 
 
-def _scale(axis: Axis, front: Front) -> _Scale:
-    costs = [cost for point in front.points if (cost := _cost(axis, point))]
-    kind = "log" if max(costs) > _WIDE_RANGE * min(costs) else "linear"
+def _scale(axis: Cost, found: Mapping[str, float], target: str) -> _Scale:
+    costs = [cost for cost in found.values() if cost]
+    kind = "log" if costs and max(costs) > _WIDE_RANGE * min(costs) else "linear"
     if axis == "latency_s":
-        return _Scale(title=f"latency on {clean_label(front.target)} (ms per image)", unit=1e-3, kind=kind)
+        return _Scale(title=f"latency on {clean_label(target)} (ms per image)", unit=1e-3, kind=kind)
     if axis == "params":
         return _Scale(title="parameters (millions)", unit=1e6, kind=kind)
-    unit, title = (1e9, "GMACs per image") if max(costs) >= 1e9 else (1e6, "MMACs per image")
+    if axis == "size_bytes":
+        return _Scale(title="ONNX file (MB of 10⁶ bytes)", unit=1e6, kind=kind)
+    unit, title = (1e9, "GMACs per image") if costs and max(costs) >= 1e9 else (1e6, "MMACs per image")
     return _Scale(title=title, unit=unit, kind=kind)
 
 
-def _cost(axis: Axis, point: FrontPoint) -> float | None:
+def _cost(axis: Cost, point: FrontPoint, story: RunStory) -> float | None:
+    if axis == "size_bytes":
+        profiled = story.cost(point.cut)
+        return None if profiled is None else profiled.size_bytes
     cost: float | None = getattr(point, axis)
     return cost
-
-
-def _x(axis: Axis, scale: _Scale, point: FrontPoint) -> float:
-    return float(getattr(point, axis)) / scale.unit
 
 
 def _is_chosen(point: FrontPoint, choice: Choice | None) -> bool:

@@ -18,11 +18,14 @@ from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
 from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
 from ttl_deploy.report.costs import cost_rows, describe_exhaustive, format_count, format_part, tell_cost
+from ttl_deploy.report.curve_plots import draw_reliability, draw_roc
 from ttl_deploy.report.evidence import gather_evidence
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
 from ttl_deploy.report.listing import AXIS_WORDS, auroc_of, explain_strategies, format_test_seeds
+from ttl_deploy.report.narration import ask, reproduction, tell_omissions
 from ttl_deploy.report.plots import draw_curves, draw_depth
+from ttl_deploy.report.refusals import list_refusals
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.subgroup_plot import draw_subgroups
 from ttl_deploy.report.tables import left_out
@@ -79,6 +82,12 @@ def render_page(story: RunStory) -> str:
         guidance_plot=draw_guidance(story),
         subgroups_plot=None if story.subgroups is None else draw_subgroups(story.subgroups),
         subgroup_sentences=() if story.subgroups is None else explain(story.subgroups),
+        roc_plot=None if story.model_curves is None else draw_roc(story.model_curves),
+        reliability_plot=None if story.model_curves is None else draw_reliability(story.model_curves),
+        question=ask(story),
+        omissions=tell_omissions(story),
+        refusals=list_refusals(story),
+        commands=reproduction(story),
         left_out=left_out(story),
         cost_rows=() if story.stages is None else cost_rows(story.stages),
         cost_sentence="" if story.stages is None else tell_cost(story.stages, story.settings),

@@ -19,6 +19,7 @@ Plot = dict[str, Any]
 _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up"}
 _LEGEND_CUTS = 12
 _PALEST = 0.35
+_FEW_EPOCHS = 12
 
 
 def draw_curves(story: RunStory) -> Plot:
@@ -55,7 +56,9 @@ def draw_curves(story: RunStory) -> Plot:
         # The palest would stand badly in the legend, so of a strategy the deepest does.
         trace["showlegend"] = trace["legendgroup"] not in (groups[i + 1 :] if several else groups[:i])
     layout = make_layout(x_title="epoch", y_title="validation AUROC")
-    layout["xaxis"]["tickformat"] = "d"
+    longest = max((line.epoch for curve in drawn.values() for line in curve), default=1)
+    # Between whole epochs plotly would repeat them.
+    layout["xaxis"] |= {"dtick": 1} if longest <= _FEW_EPOCHS else {"tickformat": "d"}
     layout["xaxis"]["rangemode"] = "normal"
     layout["showlegend"] = several or len(cuts) <= _LEGEND_CUTS
     return {"data": traces, "layout": layout}

@@ -22,6 +22,7 @@ from ttl_deploy.records.trials import (
     TrialResult,
 )
 from ttl_deploy.records.weights import WeightsUsed
+from ttl_deploy.report.model_curves import RunCurves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,9 @@ class RunStory:
     `front` is None as long as no trial has finished. `curves` holds each trial's epochs under its
     key. `probe` is None where there was none, `stages` before the profile. `earlier` are other runs' openings of
     the test images before this run's `openings`, None where that was not recorded; `subgroups` those of the chosen
-    model, None where its data have none. `command` is what was typed, `versions` the software it ran with.
+    model, None where its data have none. `model_curves` are of the chosen model and the reference, None where nothing
+    is chosen, or their predictions are gone. `unusable` counts images that do not decode by reason. `command` is what
+    was typed, `versions` the software it ran with.
     """
 
     name: str
@@ -65,6 +68,8 @@ class RunStory:
     subgroups: Subgroups | None = None
     probe: Probe | None = None
     stages: StageCosts | None = None
+    model_curves: RunCurves | None = None
+    unusable: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str
 

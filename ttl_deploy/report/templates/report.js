@@ -4,25 +4,85 @@
   const narrow = matchMedia("(max-width: 40rem)").matches;
   const config = { responsive: true, displayModeBar: false };
 
-  for (const figure of document.querySelectorAll("figure[data-plot]")) {
-    const plot = JSON.parse(document.getElementById(figure.dataset.plot).textContent);
-    const drawing = figure.querySelector(".plot");
-    // A finger that drags means to scroll the page, not to zoom.
-    if (coarse) plot.layout.dragmode = false;
-    if (narrow && figure.dataset.legend === "wide") plot.layout.showlegend = false;
-    Plotly.newPlot(drawing, plot.data, plot.layout, config);
+  const shows = (trace, state) => Object.entries(trace.meta ?? {}).every(([key, value]) => (state[key] ?? false) === value);
+  const words = (text) => text.replaceAll("<br>", ", ").replaceAll(/<\/?b>/g, "");
 
-    const buttons = figure.querySelectorAll("button[data-axis]");
+  // What a point tells: its own text, or else its trace's name and place.
+  function tell(trace, at) {
+    const text = Array.isArray(trace.text) ? trace.text[at] : null;
+    return words(text ?? `${trace.name ?? ""}: ${trace.x[at]}, ${trace.y[at]}`);
+  }
+
+  // Arrow keys go from point to point of what is drawn, so that the chart can be read without a pointer.
+  function walkByKeys(drawing, told) {
+    let at = -1;
+    const points = () =>
+      drawing.data.flatMap((trace, curveNumber) =>
+        trace.visible === false || trace.visible === "legendonly" || trace.hoverinfo === "skip"
+          ? []
+          : trace.x.map((_, pointNumber) => ({ curveNumber, pointNumber })).filter(({ pointNumber: n }) => trace.x[n] !== null)
+      );
+    drawing.addEventListener("keydown", (event) => {
+      const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+      const step = steps[event.key];
+      const all = points();
+      if (event.key === "Escape") return Plotly.Fx.unhover(drawing);
+      if (!step || !all.length) return;
+      event.preventDefault();
+      at = at < 0 && step < 0 ? all.length - 1 : (at + step + all.length) % all.length;
+      const point = all[at];
+      Plotly.Fx.hover(drawing, [point]);
+      told.textContent = tell(drawing.data[point.curveNumber], point.pointNumber);
+    });
+  }
+
+  for (const group of document.querySelectorAll("[data-group]")) {
+    const state = {};
+    const plots = [...group.querySelectorAll(".plot")].map((drawing) => {
+      const plot = JSON.parse(document.getElementById(drawing.dataset.plot).textContent);
+      // A finger that drags means to scroll the page, not to zoom.
+      if (coarse) plot.layout.dragmode = false;
+      if (narrow && group.dataset.legend === "wide") plot.layout.showlegend = false;
+      Plotly.newPlot(drawing, plot.data, plot.layout, config);
+      walkByKeys(drawing, drawing.nextElementSibling);
+      addEventListener("beforeprint", () => Plotly.relayout(drawing, { width: 640, height: plot.height ?? 380 }));
+      addEventListener("afterprint", () => Plotly.relayout(drawing, { width: null, height: null, autosize: true }));
+      return { drawing, plot };
+    });
+
+    const redraw = (key, value) => {
+      state[key] = value;
+      for (const { drawing, plot } of plots) {
+        const layout = plot.axes?.[value]?.layout;
+        const visible = plot.data.map((trace) => shows(trace, state));
+        Plotly.update(drawing, { visible }, layout ? { ...layout, "xaxis.autorange": true } : {});
+      }
+    };
+    const buttons = group.querySelectorAll("button[data-set]");
     for (const button of buttons) {
+      if (button.getAttribute("aria-pressed") === "true") state[button.dataset.set] = button.dataset.value;
       button.addEventListener("click", () => {
         for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
-        const axis = button.dataset.axis;
-        const visible = plot.data.map((trace) => trace.meta === axis);
-        Plotly.update(drawing, { visible }, { ...plot.axes[axis].layout, "xaxis.autorange": true });
+        redraw(button.dataset.set, button.dataset.value);
       });
     }
-
-    addEventListener("beforeprint", () => Plotly.relayout(drawing, { width: 640, height: 380 }));
-    addEventListener("afterprint", () => Plotly.relayout(drawing, { width: null, height: null, autosize: true }));
+    for (const select of group.querySelectorAll("select[data-set]")) {
+      state[select.dataset.set] = select.value;
+      select.addEventListener("change", () => redraw(select.dataset.set, select.value));
+    }
+    for (const box of group.querySelectorAll("input[data-show]")) {
+      box.checked = false; // browsers remember what was ticked when a page is opened again
+      box.addEventListener("change", () => redraw(box.dataset.show, box.checked));
+    }
   }
+
+  // Paper cannot be unfolded.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not([open])")];
+    for (const one of folded) one.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const one of folded) one.open = false;
+  });
 })();

@@ -1,0 +1,62 @@
+"""Sentences that hold the report together: the question, what of the data was left out, what to type again."""
+
+import shlex
+
+from ttl_deploy.report.story import RunStory
+
+
+def ask(story: RunStory) -> str:
+    """Put the question that a run answers."""
+    classes = story.fingerprint.classes
+    task = "find" if story.fingerprint.multilabel else "tell apart"
+    return (
+        f"How many layers of {story.settings.backbone} does it take to {task} {_enumerate(classes)}, if no more than "
+        f"{story.settings.margin:g} of the full network's AUROC may be lost?"
+    )
+
+
+def tell_omissions(story: RunStory) -> tuple[str, ...]:
+    """Say which images, classes and labels have no part in the run, and why; paths are not named."""
+    settings, reading = story.settings, story.settings.reading
+    lines = []
+    if story.unusable:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in story.unusable.items())
+        lines.append(f"Images that do not decode: {sum(story.unusable.values())}: {reasons}.")
+    if reading.labels:
+        lines.append(f"Of the source's labels only these were kept: {', '.join(reading.labels)}.")
+    gone = [old for old, new in reading.classes.items() if not new]
+    if gone:
+        lines.append(f"Classes left out on demand: {', '.join(gone)}.")
+    if story.fingerprint.multilabel:
+        lines.append(_tell_unknown(story))
+    if settings.limit_train is not None:
+        lines.append(f"Training used {settings.limit_train} images at most (--limit-train).")
+    if settings.train_fraction not in (None, 1):
+        lines.append(f"Training used {100 * (settings.train_fraction or 0):g} % of its patients (--train-fraction).")
+    return tuple(lines) or ("Nothing that is recorded.",)
+
+
+def reproduction(story: RunStory) -> tuple[str, ...]:
+    """Return the commands that make this run and its artifacts again; in all but the first, RUN is its folder."""
+    lines = [story.command]
+    for export in story.exports:
+        manifest = export.manifest
+        given = ["--format", manifest.format, "--precision", manifest.precision, "--cut", manifest.model.cut]
+        given += ["--strategy", manifest.strategy, "--seed", str(manifest.seed)]
+        lines.append(f"ttl-deploy export RUN {shlex.join(given)}")
+    if story.exports:
+        lines += [f"ttl-deploy verify RUN --data {shlex.quote(story.settings.data)}", "ttl-deploy bench RUN"]
+    return (*lines, "ttl-deploy report RUN")
+
+
+def _tell_unknown(story: RunStory) -> str:
+    unknown = sum(sum(count.unknown) for count in story.fingerprint.counts)
+    reading = story.settings.reading
+    return (
+        f"Labels that nobody knows: {unknown}; they are masked, not taken for absent. Uncertain ones were read as "
+        f"{reading.uncertain}, blank ones as {reading.blank}."
+    )
+
+
+def _enumerate(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
