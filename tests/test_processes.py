@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ttl_deploy import processes
-from ttl_deploy.errors import GateError, RunInterruptedError, UnknownNameError
+from ttl_deploy.errors import GateError, RunInterruptedError, StorageError, UnknownNameError
 from ttl_deploy.processes import Crashed, Finished, TimedOut, run_isolated, value_of
 
 FUNCTIONS = """
@@ -29,6 +29,7 @@ def segfault():
     print("about to read address 0", file=sys.stderr, flush=True)
     ctypes.string_at(0)
 def leave(): os._exit(7)
+def fill(): open("/dev/full", "wb", buffering=0).write(b"x")
 def hang(path):
     grandchild = subprocess.Popen(["sleep", "60"])
     with open(path, "w") as file: file.write(f"{os.getpid()} {grandchild.pid}")
@@ -89,11 +90,18 @@ def test_a_foreign_exception_is_a_crash_with_its_traceback(functions):
     assert "ValueError: the reason" in outcome.log_tail
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full here")
+def test_a_full_disk_is_no_crash_but_a_storage_error(functions):
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        run_isolated(functions.fill, timeout_s=30)
+    assert caught.value.exit_code == 74
+
+
 def test_a_segfault_is_named_with_the_last_words(functions):
     outcome = run_isolated(functions.segfault, timeout_s=30)
     assert isinstance(outcome, Crashed)
     assert (outcome.signal_number, outcome.exit_code) == (signal.SIGSEGV, None)
-    assert outcome.reason == "killed by signal 11 (SIGSEGV)"
+    assert outcome.reason == "was killed by signal 11 (SIGSEGV)"
     assert "about to read address 0" in outcome.log_tail
 
 

@@ -6,6 +6,7 @@ processes, through unnamed temporary files, so that nothing is left on the disk 
 """
 
 import ctypes
+import errno
 import importlib
 import os
 import pickle
@@ -19,12 +20,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
-from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.errors import StorageError, TtlDeployError
 
 T = TypeVar("T")
 _TAIL_LINES = 30
 _TAIL_BYTES = 8_000
 _PR_SET_PDEATHSIG = 1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _WATCH_S = 1.0
 _PRELUDE = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
@@ -52,7 +54,7 @@ class Crashed:
         """Say in a few words how the child died."""
         if self.signal_number is None:
             return f"exited with code {self.exit_code}"
-        return f"killed by signal {self.signal_number} ({signal.Signals(self.signal_number).name})"
+        return f"was killed by signal {self.signal_number} ({signal.Signals(self.signal_number).name})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,8 @@ def run_isolated(
     """Call a module-level function in a fresh child process and say what became of it.
 
     What the child prints goes to `log_tail` and nowhere else. A `TtlDeployError` raised in the child
-    is raised here as it was; any other exception is a crash with its traceback in the tail.
+    is raised here as it was, and a full disk as `StorageError`; any other exception is a crash with its
+    traceback in the tail.
     `environment` adds to the child's variables. The child and what it started die at the timeout,
     at an interrupt of the parent, and when the parent dies.
     """
@@ -139,6 +142,11 @@ def serve_call(answer_fd: int, parent_pid: int) -> NoReturn:
         answer: tuple[Any, ...] = ("value", function(*arguments))
     except TtlDeployError as error:
         answer = ("error", *pack_error(error))
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        answer = ("error", *pack_error(StorageError(f"cannot write{where}: {error.strerror}. Free some space")))
     with open(answer_fd, "wb") as file:
         pickle.dump(answer, file)
     sys.stdout.flush()

@@ -130,6 +130,19 @@ def test_without_tensorrt_for_rtx_its_flavour_is_refused_at_once(monkeypatch):
         TensorRtFormat(RTX)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"timing_cache": "kept"}, "--timing-cache: TensorRT for RTX measures nothing"),
+        ({"options": EngineOptions(compute_capabilities=("3.0",))}, r"--compute-capability 3\.0: .* knows 7\.5, 8\.0"),
+        ({"options": EngineOptions(hardware="ampere-plus")}, "run on all GPUs from SM 8.0 on"),
+    ],
+)
+def test_options_that_its_flavour_does_not_have_are_refused_before_anything_is_exported(changes, words):
+    with pytest.raises(UsageError, match=words):
+        TensorRtFormat(replace(RTX, **changes))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_jetpack_5_gets_opset_17_in_every_precision_and_the_command_to_build_with(

@@ -74,7 +74,10 @@ def describe_file(path: Path) -> FileEntry:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder beside `folder` to work in; it is gone afterwards, whatever happened."""
+    """Give a hidden folder beside `folder` to work in; it is gone afterwards, whatever happened.
+
+    Raises `StorageError` where the disk is full or not writable meanwhile.
+    """
     make_folder(folder.parent)
     for path in folder.parent.iterdir():
         if path.name.startswith(f".{folder.name}.") and path.suffix == ".partial":
@@ -84,7 +87,8 @@ def staged(folder: Path) -> Iterator[Path]:
     stage = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     make_folder(stage)
     try:
-        yield stage
+        with storage_errors(folder):
+            yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

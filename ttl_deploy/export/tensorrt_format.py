@@ -19,6 +19,7 @@ from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records.engines import EngineManifest, EngineRequest
 from ttl_deploy.runtime.artifact import Artifact
 from ttl_deploy.runtime.kit.writing import write_kit
+from ttl_deploy.runtime.tensorrt.builder import check_options
 from ttl_deploy.runtime.tensorrt.devices import require_gpu
 from ttl_deploy.runtime.tensorrt.engine_words import describe_engine, describe_missing
 from ttl_deploy.runtime.tensorrt.engines import build_beside
@@ -45,12 +46,16 @@ class TensorRtFormat(FileMaker):
         jetpack5: bool = False,
         say: Say = lambda sentence: None,
     ) -> None:
-        """Take what engine is wanted; raises `TargetUnavailableError` where TensorRT for RTX is, and is not here."""
+        """Take what engine is wanted.
+
+        Where that is one of TensorRT for RTX, raises `TargetUnavailableError` if that is not here, and what
+        `check_options` raises: before minutes of work.
+        """
         super().__init__("trt", ("fp32", "fp16", "int8"), (quantisation.SHARED,))
         self.request = request or EngineRequest(flavour="trt")
         self.jetpack5, self.say = jetpack5, say
         if PACKAGES[self.request.flavour].without_gpu and not jetpack5:
-            load_flavour(self.request.flavour)
+            check_options(self.request)
 
     @property
     def version(self) -> GraphVersion:

@@ -1,5 +1,6 @@
 """The build-on-target kit, end to end: written beside an artifact, run by its script, its results read back."""
 
+import argparse
 import ast
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 from ttl_deploy.files import sha256_file
 from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.kit import reading
-from ttl_deploy.runtime.kit.board import trtexec
+from ttl_deploy.runtime.kit.board import trtexec, ways
 from ttl_deploy.runtime.kit.board.refusals import RefusedError
 from ttl_deploy.runtime.kit.writing import write_kit
 from ttl_deploy.runtime.tensorrt.trtexec import GPU_ONLY, WITH_TRANSFERS
@@ -134,6 +135,20 @@ def test_answers_that_are_no_numbers_count_as_wrong(tmp_path):
         path.write_text(wrong)
         with pytest.raises(RefusedError, match=r"cannot be read|1 x 2 were expected"):
             trtexec.read_answers(path, kit, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [("tensorrt", "JetPack"), ("tensorrt_rtx", "pip install tensorrt-rtx"), ("openvino", "pip install openvino")],
+)
+def test_a_missing_runtime_is_named_with_where_it_comes_from(kit, tmp_path, module, remedy):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho '[[3, 12], [\"{module}\"]]'\n")
+    python.chmod(0o755)
+    told = {"folder": kit.folder, "wheel": "", "version": "1", "requires": [], "modules": [module]}
+    reason = ways.why_not(str(python), told, argparse.Namespace())
+    assert f"has no module {module}: " in reason
+    assert remedy in reason
 
 
 def test_without_python_without_tensorrt_and_with_a_damaged_kit_the_script_says_what_to_do(kit, board):

@@ -20,6 +20,7 @@ def test_ttl_deploy_itself_builds_compares_and_measures_from_the_kits_wheel(kit,
     assert results.engine.sha256 == sha256_file(kit.folder / "model.trt.engine")
     (row,) = reading.report_of(results).rows
     assert (row.target, row.artifact_sha256, len(row.timings)) == ("tensorrt", kit.model_sha256, 2)
+    assert [stretch.name for stretch in row.stretches] == ["GPU", "GPU with transfers"]
     assert reading.check_results(results, kit).golden.passed
 
 

@@ -81,12 +81,12 @@ def test_the_network_alone_and_with_transfers_are_timed_apart(stand_in, files, t
 
     session = plugins.load("targets", target)().open(files["fp32"], threads=1)
     assert isinstance(session, plugins.TimesStretches)
-    for images, batches in ((3, 1), (20, 2)):  # engines take 16 at once
+    for images, batches, words in ((3, 1, ""), (20, 2, ", 2 batches added up")):  # engines take 16 at once
         monkeypatch.setattr(fake.time, "perf_counter", ticks(1e-3))
         times = session.time_stretches(noise(images), calls=7)
         # The clock of the stand-in moves a millisecond with every event: two around the network, four in all.
-        assert times[ON_GPU] == pytest.approx([1e-3 * batches] * 7)
-        assert times[WITH_TRANSFERS] == pytest.approx([3e-3 * batches] * 7)
+        assert times[ON_GPU + words] == pytest.approx([1e-3 * batches] * 7)
+        assert times[WITH_TRANSFERS + words] == pytest.approx([3e-3 * batches] * 7)
 
 
 def ticks(step):

@@ -21,6 +21,8 @@ from ttl_deploy.runtime.tensorrt.flavours import PACKAGES, Package, load_flavour
 from ttl_deploy.runtime.tensorrt.messages import explain, make_logger, parser_messages
 
 _NOT_PUBLISHED = "nothing was published"
+_COMPATIBLE = ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")
+"""The lean runtime is left out: it is host code, and engines that carry such are never loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ def build(model: Path, engine: Path, request: EngineRequest) -> Built:
     own words where TensorRT refuses it, `UsageError` for an option that the flavour does not have, and
     `TargetUnavailableError` where the flavour, or a GPU that it needs, is not here.
     """
+    check_options(request)
     check_model(model)
     package, trt = PACKAGES[request.flavour], load_flavour(request.flavour)
     gpu = find_gpu() if package.without_gpu else require_gpu()
@@ -54,7 +57,7 @@ def build(model: Path, engine: Path, request: EngineRequest) -> Built:
     settings = _Settings(trt=trt, config=config, package=package, options=request.options)
     settings.apply()
     _add_profile(builder, config, network, request.options)
-    cache = _read_timing_cache(config, request.timing_cache, package)
+    cache = _read_timing_cache(config, request.timing_cache)
     started = time.perf_counter()
     serialised = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - started
@@ -71,6 +74,14 @@ def build(model: Path, engine: Path, request: EngineRequest) -> Built:
         build_s=seconds,
         warnings=tuple(dict.fromkeys(logger.warnings)),
     )
+
+
+def check_options(request: EngineRequest) -> None:
+    """Raise at once what `build` would raise for options that the flavour, which must be here, does not have."""
+    package, trt = PACKAGES[request.flavour], load_flavour(request.flavour)
+    if request.timing_cache is not None and not package.has_timing_cache:
+        raise UsageError(f"--timing-cache: {package.words} measures nothing while it builds, so it keeps no such file")
+    _Settings(trt=trt, config=None, package=package, options=request.options).check()
 
 
 def check_model(model: Path) -> None:
@@ -104,12 +115,10 @@ def _add_profile(builder: Any, config: Any, network: Any, options: EngineOptions
     config.add_optimization_profile(profile)
 
 
-def _read_timing_cache(config: Any, path: str | None, package: Package) -> Any:
+def _read_timing_cache(config: Any, path: str | None) -> Any:
     """Give the builder what earlier builds measured; the file may not be there yet."""
     if path is None:
         return None
-    if not package.has_timing_cache:
-        raise UsageError(f"--timing-cache: {package.words} measures nothing while it builds, so it keeps no such file")
     file = Path(path)
     cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
     if not config.set_timing_cache(cache, False):
@@ -128,6 +137,24 @@ class _Settings:
     package: Package
     options: EngineOptions
 
+    def check(self) -> None:
+        """Refuse what the flavour does not have; needs no `config`."""
+        if self.options.version_compatible and not all(hasattr(self.trt.BuilderFlag, flag) for flag in _COMPATIBLE):
+            raise self._lacks("--version-compatible")
+        if self.options.hardware != "none" and not self._has_hardware_level():
+            remedy = "its engines run on all GPUs from SM 8.0 on" if self.package.without_gpu else ""
+            raise self._lacks(f"--hardware-compatible {self.options.hardware}", remedy)
+        known = getattr(self.trt, "ComputeCapability", None)
+        if self.options.compute_capabilities and known is None:
+            raise self._lacks("--compute-capability", "it builds for the GPU that is here")
+        for given in self.options.compute_capabilities:
+            if not hasattr(known, _capability_name(given)):
+                assert known is not None
+                allowed = ", ".join(f"{m[2:-1]}.{m[-1]}" for m in known.__members__ if m.startswith("SM"))
+                raise UsageError(f"--compute-capability {given}: {self.package.words} knows {allowed}, {CURRENT}")
+        if CURRENT in self.options.compute_capabilities:
+            require_gpu()
+
     def apply(self) -> None:
         """Set everything."""
         self.config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED  # else layers cannot be read back
@@ -139,41 +166,27 @@ class _Settings:
         if self.options.builder_level is not None:
             self.config.builder_optimization_level = self.options.builder_level
         if self.options.version_compatible:
-            self._be_version_compatible()
+            for flag in _COMPATIBLE:
+                self.config.set_flag(getattr(self.trt.BuilderFlag, flag))
         if self.options.hardware != "none":
-            self._be_hardware_compatible()
+            level = getattr(self.trt.HardwareCompatibilityLevel, self._hardware_name)
+            self.config.hardware_compatibility_level = level
         if self.options.compute_capabilities:
             self._choose_capabilities()
 
-    def _be_version_compatible(self) -> None:
-        """Leave the lean runtime out: it is host code, and engines that carry such are never loaded."""
-        for flag in ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"):
-            if not hasattr(self.trt.BuilderFlag, flag):
-                raise self._lacks("--version-compatible")
-            self.config.set_flag(getattr(self.trt.BuilderFlag, flag))
+    @property
+    def _hardware_name(self) -> str:
+        return self.options.hardware.upper().replace("-", "_")
 
-    def _be_hardware_compatible(self) -> None:
-        name = self.options.hardware.upper().replace("-", "_")
+    def _has_hardware_level(self) -> bool:
         levels = getattr(self.trt, "HardwareCompatibilityLevel", None)
-        if levels is None or not hasattr(levels, name) or not self.package.has_hardware_levels:
-            remedy = "its engines run on all GPUs from SM 8.0 on" if self.package.without_gpu else ""
-            raise self._lacks(f"--hardware-compatible {self.options.hardware}", remedy)
-        self.config.hardware_compatibility_level = getattr(levels, name)
+        return self.package.has_hardware_levels and levels is not None and hasattr(levels, self._hardware_name)
 
     def _choose_capabilities(self) -> None:
-        known = getattr(self.trt, "ComputeCapability", None)
-        if known is None:
-            raise self._lacks("--compute-capability", "it builds for the GPU that is here")
-        if CURRENT in self.options.compute_capabilities:
-            require_gpu()
         names = [_capability_name(one) for one in self.options.compute_capabilities]
-        for name, given in zip(names, self.options.compute_capabilities, strict=True):
-            if not hasattr(known, name):
-                allowed = ", ".join(f"{m[2:-1]}.{m[-1]}" for m in known.__members__ if m.startswith("SM"))
-                raise UsageError(f"--compute-capability {given}: {self.package.words} knows {allowed}, {CURRENT}")
         self.config.num_compute_capabilities = len(names)
         for index, name in enumerate(names):
-            self.config.set_compute_capability(getattr(known, name), index)
+            self.config.set_compute_capability(getattr(self.trt.ComputeCapability, name), index)
 
     def _lacks(self, option: str, remedy: str = "") -> UsageError:
         version = version_of(self.trt)

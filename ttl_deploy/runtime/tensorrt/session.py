@@ -68,15 +68,16 @@ class TensorRtSession:
     def time_stretches(self, images: NDArray[np.uint8], *, calls: int) -> dict[str, tuple[float, ...]]:
         """Run images `(N, H, W, 3)` so often with events around; returns seconds per call by boundary.
 
-        More images than the engine takes at once are several batches, whose times are added up. Apart from calls
-        whose whole time is wanted: events in between would lengthen that.
+        More images than the engine takes at once are several batches, whose times are added up, as the boundary then
+        says. Apart from calls whose whole time is wanted: events in between would lengthen that.
         """
         self.run(images)
         counts = [len(images[start : start + self._largest]) for start in range(0, len(images), self._largest)]
         marked = [[self._run_marked(count) for count in counts] for _ in range(calls)]
+        parts = f", {len(counts)} batches added up" if len(counts) > 1 else ""
         return {
-            ON_GPU: tuple(sum(gpu for gpu, _ in call) for call in marked),
-            WITH_TRANSFERS: tuple(sum(whole for _, whole in call) for call in marked),
+            ON_GPU + parts: tuple(sum(gpu for gpu, _ in call) for call in marked),
+            WITH_TRANSFERS + parts: tuple(sum(whole for _, whole in call) for call in marked),
         }
 
     def close(self) -> None:

@@ -16,6 +16,11 @@ from .refusals import ABSENT, RefusedError, say
 
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
+REMEDIES = {
+    "tensorrt": "on a Jetson it comes with JetPack (apt-get install nvidia-jetpack), elsewhere with NVIDIA's container "
+    "or `pip install tensorrt`",
+    "tensorrt_rtx": "pip install tensorrt-rtx",
+}
 _LEAST_PYTHON = (3, 11)
 _PROBE = (
     "import importlib.util as i, json, sys; f = lambda names: any(i.find_spec(n) for n in names.split('|')); "
@@ -83,9 +88,8 @@ def why_not(python: str, kit: dict[str, Any], options: argparse.Namespace) -> st
         return f"{python} is Python {version[0]}.{version[1]}, and ttl-deploy needs 3.11"
     gone = [name for name in kit["modules"] if name in missing]
     if gone:
-        return (
-            f"{python} has no module {', '.join(gone)}: on a Jetson it comes with JetPack "
-            "(apt-get install nvidia-jetpack), elsewhere with NVIDIA's container or `pip install tensorrt`"
+        return "{} has no module {}: {}".format(
+            python, ", ".join(gone), REMEDIES.get(gone[0], "pip install " + gone[0])
         )
     if missing and "ttl_deploy" in missing:
         return f"{python} lacks ttl-deploy: pip install ttl-deploy=={kit['version']}"
