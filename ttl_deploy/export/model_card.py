@@ -1,6 +1,7 @@
 """The page for people that lies beside a shipped model."""
 
 from ttl_deploy.evidence.metrics import METRIC_WORDS
+from ttl_deploy.export.card_header import LICENSE, render_header
 from ttl_deploy.records.artifacts import SHIFTED, ArtifactManifest, Calibration, CalibrationEffect, Parity
 from ttl_deploy.records.data import DataFingerprint
 from ttl_deploy.records.models import FULL
@@ -10,8 +11,9 @@ from ttl_deploy.runtime.precision_words import describe_attempt, describe_parity
 
 
 def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
-    """Render `model_card.md`: what the model is, how good, on what, how to use it, and its limits."""
+    """Render `model_card.md`: a header for catalogues, then what the model is, how good, how to use it, its limits."""
     sections = [
+        render_header(manifest),
         f"# {manifest.name}",
         _what(manifest),
         f"## Intended use\n\n{manifest.intended_use}",
@@ -26,6 +28,7 @@ def render_model_card(manifest: ArtifactManifest, parity: Parity) -> str:
         f"## Use\n\n{_use(manifest)}",
         f"## Checked before publication\n\n{_parity(parity)}",
         f"## Limits\n\n{_limits(manifest)}",
+        f"## License\n\n{LICENSE}",
         f"## Origin\n\n{_origin(manifest)}",
     ]
     return "\n\n".join(sections) + "\n"
