@@ -135,3 +135,13 @@ def test_prepare_chooses_this_reader_and_the_policies_apply(archive, draw):
     assert by_patient["patient00102"] == (0, -1)
     assert by_patient["patient00103"] == (1, 1)
     assert {s.split for s in manifest.samples if s.patient_id == "patient64541"} == {"val"}
+
+
+def test_a_damaged_header_does_not_make_classes_of_the_folders(archive):
+    table = archive / "CheXpert-v1.0-small" / "train.csv"
+    table.write_text(table.read_text().replace("Edema", "Edena"))
+    with pytest.raises(LabelError, match=r"valid\.csv differ in their columns: Edema, Edena"):
+        read(archive)
+    (archive / "CheXpert-v1.0-small" / "valid.csv").unlink()
+    with pytest.raises(LabelError, match=r"train\.csv has no column 'Edema', as the data set's has"):
+        read(archive)

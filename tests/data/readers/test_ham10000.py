@@ -59,3 +59,10 @@ def test_lesions_are_divided_whole(tmp_path, draw):
     for sample in manifest.samples:
         assert split_of.setdefault(sample.patient_id, sample.split) == sample.split
     assert len(split_of) == 40
+
+
+def test_a_damaged_header_does_not_make_classes_of_the_folders(tmp_path, draw):
+    table = make(tmp_path, draw) / "HAM10000_metadata.csv"
+    table.write_text(table.read_text().replace("lesion_id", "lesion"))
+    with pytest.raises(LabelError, match="no column 'lesion_id', as the data set's has"):
+        prepare(str(tmp_path))

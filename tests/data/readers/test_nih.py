@@ -111,3 +111,10 @@ def test_the_version_of_2020_is_read_too(folder):
     lines = [line.rstrip(",") for line in text.splitlines()]
     (folder / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines))
     assert len(read(folder).samples) == 5
+
+
+def test_a_damaged_header_does_not_make_classes_of_the_folders(folder):
+    table = folder / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("Finding Labels", "Finding"))
+    with pytest.raises(LabelError, match="no column 'Finding Labels', as the data set's has"):
+        read(folder)

@@ -31,7 +31,7 @@ def test_a_damaged_table_is_the_generic_readers(reader, tmp_path):
     generic = type(reader).__name__ == "TableReader"
     for suffix in set(TABLE_SUFFIXES) - {".parquet"}:
         for content in (b"", b"\0", b"\xff\xfe\xff", b'"', b"path", b"\n\n", b"\x1f\x8b"):
-            for name in ("labels", "train", "Data_Entry_2017", "HAM10000_metadata"):
+            for name in ("labels", "train"):
                 (tmp_path / f"{name}{suffix}").write_bytes(content)
                 assert reader.recognises(str(tmp_path / f"{name}{suffix}")) == generic
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ttl_deploy.data.readers.cells import read_lists
-from ttl_deploy.data.readers.columns import Columns
+from ttl_deploy.data.readers.columns import Columns, require_columns
 from ttl_deploy.data.readers.table_files import Source, Table, list_folder, read_header, read_table
 from ttl_deploy.data.readers.table_rows import collect, image_root, read_rows
 from ttl_deploy.errors import LabelError, UsageError
@@ -13,7 +13,6 @@ from ttl_deploy.plugins import Progress, RawData
 from ttl_deploy.records.data import DataWarning, Reading
 
 _LABELS = "derivatives/labels/labels_*.tsv"
-_NEEDED = {"PatientID", "ReportID", "Labels"}
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _PARTICIPANT, _GENDER = "participant", "gender"
 _HEADER = ("path", "PatientID", "ReportID", "Labels", _GENDER)
@@ -53,12 +52,12 @@ def _table_of(folder: Path) -> Path | None:
         return None
     inner = [name for name, is_folder in list_folder(folder) if is_folder]
     found = [path for name in (".", *inner) for path in sorted((folder / name).glob(_LABELS))]
-    return next((path for path in found if set(read_header(path)) >= _NEEDED), None)
+    return next(iter(found), None)
 
 
 def _join(reports: Table, root: Path, genders: dict[str, str]) -> tuple[Table, list[DataWarning]]:
     """Return a table with a row per X-ray of a labelled report, and what is left out."""
-    patient, report, labels = (reports.header.index(name) for name in ("PatientID", "ReportID", "Labels"))
+    patient, report, labels = require_columns(reports, ("PatientID", "ReportID", "Labels"))
     sessions = _sessions(root)
     rows, numbers, unlabelled, without = [], [], 0, 0
     for position, row in enumerate(reports.rows):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttl_deploy.data.readers.cells import Stated, read_labels, read_marks
-from ttl_deploy.data.readers.columns import Columns, find_columns
+from ttl_deploy.data.readers.columns import Columns, find_columns, require_columns
 from ttl_deploy.data.readers.table_files import Table, is_table, join_tables, read_header, read_table, shorten
 from ttl_deploy.data.readers.table_rows import collect, image_root, read_rows
 from ttl_deploy.data.splits import SPLIT_WORDS
@@ -51,6 +51,7 @@ class ChexpertReader:
         """Read all rows; raises `DataError` and its kinds with row and column."""
         tables = [(path, read_table(path)) for path in _tables_of(Path(data))]
         table = join_tables([table for _, table in tables])
+        require_columns(table, ("Path", *OBSERVATIONS))
         named = replace(reading, image_col=reading.image_col or "Path", label_col=reading.label_col or OBSERVATIONS[0])
         columns = choose_observations(table, find_columns(table, named), chosen=bool(reading.label_col))
         folder = tables[0][0].parent
@@ -64,7 +65,7 @@ class ChexpertReader:
 
 def choose_observations(table: Table, columns: Columns, *, chosen: bool) -> Columns:
     """Take all fourteen observations for labels unless the user has chosen columns; none of them is `extra`."""
-    observed = tuple(table.header.index(name) for name in OBSERVATIONS)
+    observed = tuple(require_columns(table, OBSERVATIONS))
     labels = columns.labels if chosen else observed
     return replace(columns, labels=labels, extra=tuple(i for i in columns.extra if i not in observed))
 
@@ -83,7 +84,7 @@ def _tables_of(data: Path) -> list[Path]:
     for folder in (data, *(data / name for name in _FOLDERS)):
         tables = [folder / name for name in _TABLES if (folder / name).is_file()]
         if tables:
-            return tables if all(map(_is_chexpert, tables)) else []
+            return tables if folder.name in _FOLDERS or any(map(_is_chexpert, tables)) else []
     return []
 
 

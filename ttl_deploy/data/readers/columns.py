@@ -83,6 +83,14 @@ def find_columns(table: Table, reading: Reading) -> Columns:
     return Columns(image=image, labels=labels, patient=patient, split=split, extra=extra)
 
 
+def require_columns(table: Table, names: Sequence[str]) -> list[int]:
+    """Return where the columns of a known data set stand; raises `LabelError` where one is not there."""
+    absent = [name for name in names if name not in table.header]
+    if absent:
+        raise LabelError(f"{table.name} has no column {absent[0]!r}, as the data set's has; it has: {_names(table)}")
+    return [table.header.index(name) for name in names]
+
+
 def find_labels(table: Table, given: str) -> tuple[int, ...]:
     """Return the label's column; several where they are named with commas between them."""
     if not given or "," not in given or _position(table.header, given) is not None:

@@ -1,12 +1,11 @@
 """MIMIC-CXR and MIMIC-CXR-JPG: labels of studies joined with the list of images and their splits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ttl_deploy.data.readers.chexpert import OBSERVATIONS, choose_observations, read_observations
-from ttl_deploy.data.readers.columns import find_columns
-from ttl_deploy.data.readers.table_files import Source, Table, read_header, read_table
+from ttl_deploy.data.readers.columns import find_columns, require_columns
+from ttl_deploy.data.readers.table_files import Source, Table, read_table
 from ttl_deploy.data.readers.table_rows import collect, image_root, read_rows
 from ttl_deploy.errors import LabelError
 from ttl_deploy.plugins import Progress, RawData
@@ -55,10 +54,10 @@ class _Files:
 
 
 def _files_of(folder: Path) -> _Files | None:
-    """Return the tables of a folder; CheXpert's labeller goes before NegBio's."""
+    """Return the tables of a folder, told by their names; CheXpert's labeller goes before NegBio's."""
     labels = _one_of(folder, "chexpert") or _one_of(folder, "negbio")
     splits = _one_of(folder, "split")
-    if labels is None or splits is None or not {*_STUDY, *OBSERVATIONS} <= set(read_header(labels)):
+    if labels is None or splits is None:
         return None
     return _Files(labels=labels, splits=splits, metadata=_one_of(folder, "metadata"))
 
@@ -81,7 +80,7 @@ def _choose(reading: Reading) -> Reading:
 def _join(files: _Files) -> tuple[Table, list[DataWarning]]:
     """Return a table with a row per image of a labelled study; it counts rows as the table of splits does."""
     images, studies = read_table(files.splits), read_table(files.labels)
-    dicom, subject, study, split = _positions(images, ("dicom_id", *_STUDY, "split"))
+    dicom, subject, study, split = require_columns(images, ("dicom_id", *_STUDY, "split"))
     labels = _labels_by_study(studies)
     views = _views(files.metadata)
     rows, kept = [], []
@@ -100,7 +99,7 @@ def _join(files: _Files) -> tuple[Table, list[DataWarning]]:
 
 
 def _labels_by_study(studies: Table) -> dict[tuple[str, str], list[str]]:
-    subject, study, *observed = _positions(studies, (*_STUDY, *OBSERVATIONS))
+    subject, study, *observed = require_columns(studies, (*_STUDY, *OBSERVATIONS))
     labels: dict[tuple[str, str], list[str]] = {}
     first: dict[tuple[str, str], int] = {}
     for position, row in enumerate(studies.rows):
@@ -117,15 +116,8 @@ def _views(metadata: Path | None) -> dict[str, str]:
     if metadata is None:
         return {}
     table = read_table(metadata)
-    dicom, view = _positions(table, ("dicom_id", "ViewPosition"))
+    dicom, view = require_columns(table, ("dicom_id", "ViewPosition"))
     return {row[dicom]: row[view] for row in table.rows}
-
-
-def _positions(table: Table, names: Sequence[str]) -> list[int]:
-    absent = [name for name in names if name not in table.header]
-    if absent:
-        raise LabelError(f"{table.name} has no column {absent[0]!r}; it has: {', '.join(table.header)}")
-    return [table.header.index(name) for name in names]
 
 
 def _split_word(word: str) -> str:

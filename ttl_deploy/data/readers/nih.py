@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ttl_deploy.data.readers.cells import Stated, read_lists, split_list
-from ttl_deploy.data.readers.columns import find_columns
-from ttl_deploy.data.readers.table_files import Table, read_header, read_table, read_text
+from ttl_deploy.data.readers.columns import find_columns, require_columns
+from ttl_deploy.data.readers.table_files import Table, read_table, read_text
 from ttl_deploy.data.readers.table_rows import collect, read_rows
 from ttl_deploy.errors import LabelError
 from ttl_deploy.plugins import Progress, RawData
@@ -25,13 +25,14 @@ class NihReader:
     """
 
     def recognises(self, data: str) -> bool:
-        """Accept the table by its name and its columns."""
+        """Accept the table by its name: with a damaged one, folders of images are no classes either."""
         return _table_of(Path(data)) is not None
 
     def read(self, data: str, reading: Reading, *, progress: Progress | None = None) -> RawData:
         """Read all rows; raises `DataError` and its kinds with row and column."""
         path = _table_of(Path(data)) or Path(data)
         table = read_table(path)
+        require_columns(table, (_IMAGE, _LABEL))
         columns = find_columns(table, reading)
         splits: list[Split | None] = []
         warnings: list[DataWarning] = []
@@ -44,10 +45,7 @@ class NihReader:
 
 def _table_of(data: Path) -> Path | None:
     paths = [data / name for name in _TABLES] if data.is_dir() else [data]
-    for path in paths:
-        if path.name in _TABLES and path.is_file() and {_IMAGE, _LABEL} <= set(read_header(path)):
-            return path
-    return None
+    return next((path for path in paths if path.name in _TABLES and path.is_file()), None)
 
 
 def _read_findings(table: Table) -> list[Stated]:
