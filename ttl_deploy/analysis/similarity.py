@@ -50,8 +50,8 @@ def find_directions(features: Features, *, variance_share: float = VARIANCE_SHAR
 
 def correlate(one: Directions, other: Directions) -> NDArray[np.float64]:
     """Return the canonical correlations of two spaces, largest first: the cosines of their principal angles."""
-    cosines: NDArray[np.float64] = np.linalg.svd(one.basis.T @ other.basis, compute_uv=False)
-    return cosines.clip(max=1.0)
+    cosines = np.linalg.svd(one.basis.T @ other.basis, compute_uv=False)
+    return np.minimum(np.asarray(cosines, dtype=np.float64), 1.0)
 
 
 def explain_undefined(one: Directions, other: Directions) -> str:

@@ -80,6 +80,8 @@ def analyse(run: RunFolder, wanted: Wanted, *, device: torch.device, progress: P
     started = time.perf_counter()
     if not run.chosen.is_file():
         raise NoRunError(f"{run.path} is not finished, so nothing is chosen yet: resume it by {run.command}")
+    with run.owned():
+        pass  # told now and not after minutes; the lock itself is only for writing
     plan = _plan(run, wanted)
     settings = run.settings()
     manifest = load_manifest(run.data)
