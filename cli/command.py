@@ -4,7 +4,7 @@ import functools
 import inspect
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +40,15 @@ ConfigOption = Annotated[
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Also tell what libraries log and warn of.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
+_TABLES = {
+    "strategy": "strategies",
+    "policy": "policies",
+    "executor": "executors",
+    "format": "formats",
+    "target": "targets",
+    "profile_target": "targets",
+}
+"""The options that take names of a table in `ttl_deploy.plugins`, which a shell can complete."""
 _SHARED = {"config": ConfigOption, "verbose": VerboseOption, "quiet": QuietOption}
 
 
@@ -48,12 +57,13 @@ def with_shared_options(run: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(run)
     def command(*, config: Path | None, verbose: bool, quiet: bool, **options: Any) -> None:
-        if verbose and quiet:
-            raise UsageError("--verbose and --quiet contradict each other: leave one out")
-        choose_level(VERBOSE if verbose else QUIET if quiet else USUAL)
-        run(**options)
+        run(**options)  # the shared options did their work before: see `Command`
 
     own = inspect.signature(run).parameters.values()
+    for parameter in own:
+        if parameter.name in _TABLES:
+            (option,) = parameter.annotation.__metadata__
+            option.autocompletion = _complete_from(_TABLES[parameter.name])
     defaults: dict[str, Any] = {"config": None, "verbose": False, "quiet": False}
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
@@ -62,6 +72,18 @@ def with_shared_options(run: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined] # functions take attributes
     command.__annotations__ = {**run.__annotations__, **_SHARED}
     return command
+
+
+def _complete_from(table: str) -> Callable[[str], list[str]]:
+    """Return what completes a table's names; of a list with commas the last."""
+
+    def complete(incomplete: str) -> list[str]:
+        from ttl_deploy import plugins
+
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in plugins.names(table) if name.startswith(last)]
+
+    return complete
 
 
 class Command(TyperCommand):
@@ -82,7 +104,11 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run; a refused setting that did not stand on the command line is told with its place."""
         given: Given = ctx.obj
-        _tell(given)
+        verbose, quiet = ctx.params["verbose"], ctx.params["quiet"]
+        if verbose and quiet:
+            raise UsageError("--verbose and --quiet contradict each other: leave one out")
+        choose_level(VERBOSE if verbose else QUIET if quiet else USUAL)
+        _tell(given, {parameter.name: option_name(parameter) for parameter in ctx.command.params})
         try:
             return super().invoke(ctx)
         except UsageError as error:
@@ -90,9 +116,9 @@ class Command(TyperCommand):
             raise
 
 
-def _tell(given: Given) -> None:
+def _tell(given: Given, names: Mapping[str, str]) -> None:
     for name, setting in sorted(given.settings.items()):
-        _LOG.info("%s = %r, from %s", name, setting.value, setting.origin)
+        _LOG.info("%s = %r, from %s", names[name], setting.value, setting.origin)
     if given.unused:
         _LOG.info("not used here: %s", ", ".join(given.unused))
 

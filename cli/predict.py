@@ -18,12 +18,14 @@ def run(
     threads: Annotated[
         int, typer.Option(min=1, help="CPU threads of the runtime; as many decode images meanwhile.")
     ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts and the speed as JSON.")] = False,
 ) -> None:
     """Predict images with an artifact: path, class and one probability per class, as CSV.
 
     Folders of any size stream through, in order. An image that cannot be read gets a row with the reason; the
     exit code is then 3.
     """
+    import json
     import time
 
     from ttl_deploy.errors import UnreadableImageError
@@ -48,5 +50,8 @@ def run(
     say(f"{counts.predicted} images predicted, {counts.failed} not readable: {out}")
     # The model is open by then; reading and decoding the files, the model and the table are in it.
     say(f"{stream.images / seconds:.1f} images/s from file to table ({stream.runtime}, {stream.precision})")
+    if as_json:
+        told = {"table": str(out), "predicted": counts.predicted, "failed": counts.failed, "seconds": seconds}
+        print(json.dumps(told | {"runtime": stream.runtime, "precision": stream.precision}, indent=2))
     if counts.failed:
         raise UnreadableImageError(f"{counts.failed} images could not be read: see the column `error` of {out}")

@@ -19,12 +19,15 @@ def run(
             metavar="FILE", help="Results of another machine, from build_on_target.sh: checked and kept first."
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
     """Write results.csv, front.csv, stages.csv, subgroups.csv and report.html (an offline page), as far as a run got.
 
     Says how often the test split was opened. With --add, results that are of another file than the run exported are
     refused (exit code 3), and so are answers that are not the model's (4); see docs/tensorrt.md.
     """
+    import json
+
     from .progress import say
     from .remote_bench import add_results, describe_check
     from .runs import run_folder
@@ -32,8 +35,8 @@ def run(
     folder = run_folder(run)
     for path in add or []:
         say(describe_check(add_results(folder, path)))
-    for path in write_report(folder):
-        print(path)
+    written = [str(path) for path in write_report(folder)]
+    print(json.dumps({"written": written}, indent=2, ensure_ascii=False) if as_json else "\n".join(written))
     say(tell_openings(folder))
 
 

@@ -1,5 +1,6 @@
 """Records as tables on stdout; user text is never taken for markup."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,8 @@ def print_table(
 def _console() -> "Console":
     from rich.console import Console
 
-    console = Console()
+    # NO_COLOR alone would leave rich's bold and italic signs in.
+    console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
     return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 

@@ -18,7 +18,7 @@ TORCH_WING = ("torch", "torchvision", "onnx", "safetensors", "sklearn", "scipy",
 def test_a_search_leaves_what_it_promises(run_folder: Path) -> None:
     wanted = shlex.split(
         "config.json env.json command.txt ledger.jsonl data/manifest.csv data/fingerprint.json data/checks.json "
-        "profile.json results.csv front.csv front.json chosen.json report.html NEXT_STEPS.txt"
+        "origins.json profile.json results.csv front.csv front.json chosen.json report.html NEXT_STEPS.txt"
     )
     assert [name for name in wanted if not (run_folder / name).is_file()] == []
     keys = {path.name for path in (run_folder / "trials").iterdir()}

@@ -10,9 +10,19 @@ import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttl_deploy.errors import UnknownNameError, UsageError
+from ttl_deploy.errors import RunInterruptedError, UnknownNameError, UsageError
+from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy_cli.main import app
-from ttl_deploy_cli.sources import PREFIX, RESERVED, describe_origins, option_name, options_of, typed_command
+from ttl_deploy_cli.sources import (
+    ORIGINS,
+    PREFIX,
+    RESERVED,
+    describe_origins,
+    option_name,
+    options_of,
+    store_origins,
+    typed_command,
+)
 
 COMMAND = typer.main.get_command(app)
 COMMANDS = COMMAND.commands
@@ -215,18 +225,27 @@ def test_unknown_names_are_the_error_of_unknown_names(config):
         understand("bench", "--config", config("roundz = 1"))
 
 
-def test_a_search_by_file_and_environment_keeps_where_its_settings_came_from(ttl_deploy, tmp_path):
-    (tmp_path / "a.toml").write_text(
-        'backbone = "shufflenet_v2_x0_5"\nweights = "none"\nimage-size = 32\ncuts = ["stage2.3"]\n'
-        "epochs = 1\nprofile_seconds = 0.05\n[search]\nworkers = 2\n"
-    )
-    arguments = ("search", "--config", "a.toml", "-o", "run", "--policy", "exhaustive", "--skip", "test", "-q")
-    done = ttl_deploy(*arguments, TTL_DEPLOY_DATA="phantom:texture?patients=12&size=32&seed=1", TTL_DEPLOY_EPOCHS="2")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    settings = json.loads((tmp_path / "run/config.json").read_text())
-    assert (settings["train"]["epochs"], settings["backbone"]) == (1, "shufflenet_v2_x0_5")
-    origins = json.loads((tmp_path / "run/origins.json").read_text())
-    assert origins["data"] == "TTL_DEPLOY_DATA"
-    assert (origins["epochs"], origins["workers"]) == ("a.toml", "a.toml, [search]")
-    assert (tmp_path / "run/command.txt").read_text().startswith("TTL_DEPLOY_DATA='phantom:texture?patients=12")
+def test_a_begun_run_keeps_where_its_settings_came_from(tmp_path, config, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    monkeypatch.setenv("TTL_DEPLOY_DATA", "images")
+    context = understand("search", "--config", config("epochs = 3\n[search]\nworkers = 2\n"), "--backbone", "vgg11")
+    with store_origins(context, run):
+        pass
+    assert not (run.path / ORIGINS).exists(), "the search refused its settings before it began"
+
+    def begin_and_stop():
+        with store_origins(context, run):
+            run.config.write_text("{}")
+            run.ledger.append("profiled", "full", {})
+            raise RunInterruptedError("stopped", signal_number=2)
+
+    with pytest.raises(RunInterruptedError):
+        begin_and_stop()
+    origins = json.loads((run.path / ORIGINS).read_text())
+    assert (origins["data"], origins["backbone"]) == ("TTL_DEPLOY_DATA", "command line")
+    assert origins["epochs"].endswith("all.toml")
+    assert origins["workers"].endswith("all.toml, [search]")
+    with store_origins(understand("search", "--backbone", "vgg13"), run):
+        pass
+    assert json.loads((run.path / ORIGINS).read_text()) == origins, "the first settings are those of the run"
