@@ -27,6 +27,7 @@ _PURPOSES = {
     "trt": "engines for NVIDIA's server cards and Jetson",
     "rtx": "engines for RTX cards, built without a card too",
     "dicom": "reading DICOM files",
+    "parquet": "reading tables and images in Parquet",
     "ray": "search on several machines",
 }
 _UNOFFERED = ("dev",)
