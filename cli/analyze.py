@@ -53,6 +53,7 @@ def run(
         raise UnknownNameError("split", gradcam_split, ("val", "test"))
     if lesion_px is not None and not 0 < lesion_px < float("inf"):
         raise UsageError(f"--lesion-px {lesion_px:g}: give a number of pixels above 0")
+    pairs = None if against is None else parse_against(against)
     folder = run_folder(run)
     study = plugins.import_part("ttl_deploy.analysis.study", need="`ttl-deploy analyze`")
     place = plugins.import_part("ttl_deploy.training.devices", need="`ttl-deploy analyze`").pick_device(device)
@@ -61,7 +62,7 @@ def run(
         strategy=strategy,
         cuts=parse_cuts(cuts),
         images=images,
-        against=None if against is None else parse_against(against),
+        against=pairs,
         cams=gradcam,
         cam_split=gradcam_split,
         lesion_px=lesion_px,

@@ -1,0 +1,138 @@
+"""`ttl-deploy analyze` on a finished search: what it writes, what it refuses, and the test split."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ttl_deploy.analysis import study
+from ttl_deploy.analysis.study import Wanted
+from ttl_deploy.errors import DataError, NoRunError, RunBusyError, UnknownNameError, UsageError
+from ttl_deploy.records import codec
+from ttl_deploy.records.analysis import Analysis
+from ttl_deploy.runs.folder import RunFolder
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+FEW = Wanted(cut="stage2.3", cams=0, cuts=("maxpool",), against=("full",))
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A copy of the finished run."""
+    monkeypatch.setenv("TTL_DEPLOY_CACHE", str(cache))
+    return RunFolder(shutil.copytree(run_folder, tmp_path / "run"))
+
+
+def analyse(run: RunFolder, wanted: Wanted) -> Analysis:
+    return study.analyse(run, wanted, device=torch.device("cpu"), progress=lambda stage, done, total: None)
+
+
+def test_the_command_prints_tables_writes_the_record_and_twice_the_same(run: RunFolder, ttl_deploy: Run) -> None:
+    done = ttl_deploy("analyze", run.path, "--cut", "stage2.3", "--lesion-px", 9, "--gradcam", 2)
+    assert done.returncode == 0, done.stderr
+    assert "SVCCA" in done.stdout
+    assert "patients' images" in done.stdout
+    tables = done.stdout.partition("full-start:")[0].splitlines()
+    assert max(len(line.rstrip()) for line in tables) <= 80
+    first = codec.load(Analysis, run.path / "analysis.json")
+    assert first.pairs == ("full-start", "cut-start", "cut-full", "full-random", "random-random")
+    assert [one.cut for one in first.depths] == ["maxpool", "stage2.3", "stage3.7", "full"]
+    assert first.similarity("cut-full", "stage3.7") is None, "the truncated model ends before"
+    assert {curve.key for curve in first.curves} >= {first.model, first.reference}
+    again = analyse(run, Wanted(cut="stage2.3", cams=2))
+    assert again.similarities == first.similarities
+    assert again.cams == first.cams
+
+
+def test_json_is_the_record(run: RunFolder, ttl_deploy: Run) -> None:
+    asked = ("--cut", "stage2.3", "--against", "full", "--cuts", "maxpool", "--gradcam", 0, "--json", "--no-progress")
+    done = ttl_deploy("analyze", run.path, *asked)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((run.path / "analysis.json").read_text(encoding="utf-8"))
+    assert not done.stderr
+
+
+def test_pictures_show_the_image_and_both_maps_and_the_test_split_stays_closed(run: RunFolder) -> None:
+    before = len(run.ledger.of_event("test_opened"))
+    found = analyse(run, Wanted(cut="stage2.3", cams=2, cuts=("maxpool",), against=("random",)))
+    assert found.cams is not None
+    for one in found.cams.images:
+        picture = np.asarray(Image.open(run.path / one.file))
+        assert picture.shape == (224, 3 * 224, 3)
+        assert one.split == "val"
+    assert len(run.ledger.of_event("test_opened")) == before
+
+
+def test_maps_on_test_images_are_a_use_of_the_test_split(run: RunFolder) -> None:
+    before = len(run.ledger.of_event("test_opened"))
+    opened = [cut for cut in ("stage2.3", "stage3.7") if list(run.path.glob(f"trials/{cut}__*/predictions_test.npz"))]
+    wanted = Wanted(cut=opened[0], cams=1, cam_split="test", cuts=("maxpool",), against=("full",), command="typed")
+    found = analyse(run, wanted)
+    assert found.cams is not None
+    assert {one.split for one in found.cams.images} == {"test"}
+    new = run.ledger.of_event("test_opened")[before:]
+    assert [one.content["command"] for one in new] == ["typed"]
+
+
+def test_maps_on_test_images_are_refused_where_the_search_did_not_open_them(run: RunFolder) -> None:
+    for path in run.path.glob("trials/stage2.3__*/predictions_test.npz"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"was not opened for stage2\.3"):
+        analyse(run, Wanted(cut="stage2.3", cams=1, cam_split="test", cuts=("maxpool",), against=("full",)))
+
+
+def test_the_full_network_alone_has_nothing_beside_it(run: RunFolder) -> None:
+    found = analyse(run, Wanted(cut="full", cuts=("maxpool",)))
+    assert found.reference is None
+    assert found.pairs == ("cut-start", "cut-random", "random-random")
+    assert found.cams is None
+    assert any("full network itself" in note for note in found.notes)
+    with pytest.raises(UsageError, match="--against full"):
+        analyse(run, Wanted(cut="full", against=("full",)))
+
+
+def test_a_run_that_is_not_finished_is_refused(run: RunFolder) -> None:
+    run.chosen.unlink()
+    with pytest.raises(NoRunError, match="not finished"):
+        analyse(run, FEW)
+
+
+def test_cuts_that_were_not_trained_or_are_not_there_are_refused(run: RunFolder) -> None:
+    with pytest.raises(UnknownNameError, match=r"trained cut 'stage4\.3'"):
+        analyse(run, Wanted(cut="stage4.3"))
+    with pytest.raises(UnknownNameError, match="unknown cut 'stage9'"):
+        analyse(run, Wanted(cut="stage2.3", cuts=("stage9",)))
+
+
+def test_too_few_images_are_refused(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "draw_positions", lambda cut, images, seed: np.array([0]))
+    with pytest.raises(UsageError, match="--images 4 is too few"):
+        analyse(run, Wanted(cut="stage3.7", cuts=("stage3.7",), images=4, cams=0, against=("full",)))
+    with pytest.raises(DataError, match="validation images are too few"):
+        analyse(run, Wanted(cut="stage3.7", cuts=("stage3.7",), cams=0, against=("full",)))
+
+
+def test_a_run_in_use_is_left_alone(run: RunFolder) -> None:
+    with run.owned(), pytest.raises(RunBusyError):
+        analyse(run, FEW)
+    assert not (run.path / "analysis.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--against", "inital"], "did you mean initial"),
+        (["--gradcam-split", "train"], "unknown split 'train'"),
+        (["--lesion-px", "0"], "above 0"),
+    ],
+)
+def test_flags_are_checked_first(run: RunFolder, ttl_deploy: Run, flags: list[str], told: str) -> None:
+    done = ttl_deploy("analyze", run.path, *flags, blocked=["torch"])
+    assert done.returncode == 2
+    assert told in done.stderr
