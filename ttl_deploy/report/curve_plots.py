@@ -45,7 +45,7 @@ def _draw_roc(model: ModelCurves, curves: ClassCurves, found: RunCurves) -> list
     line: Plot = {
         "type": "scatter",
         "mode": "lines",
-        "name": f"{name}: AUROC {format_score(area)}",
+        "name": f"{model.role}, AUROC {format_score(area)}",
         "legendgroup": model.role,
         "x": list(roc.false),
         "y": list(roc.true),

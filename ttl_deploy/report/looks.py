@@ -6,6 +6,9 @@ from dataclasses import dataclass
 _COLOURS = ("#0072b2", "#e08a00", "#009e73", "#c4669a", "#4aa3dd", "#d55e00", "#8a6fc2", "#8c7a3d")
 """Close to Okabe and Ito's, which people with any colour vision can tell apart, for light and dark paper."""
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "x", "hexagon")
+_DIRECTION_MARKS = dict.fromkeys(
+    (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"
+)
 _DASHES = ("solid", "dash", "dashdot", "longdash")
 
 
@@ -33,8 +36,13 @@ def looks_of(strategies: Iterable[str]) -> dict[str, Look]:
 
 
 def clean_label(text: str) -> str:
-    """Strip what plotly would read as markup from a name."""
-    return text.replace("<", "").replace("&", "")
+    """Strip from a name what plotly would read as markup, and marks that turn the direction of the text around it."""
+    return show_direction_marks(text).replace("<", "").replace("&", "")
+
+
+def show_direction_marks(text: str) -> str:
+    """Replace Unicode's marks of direction, with which a name could turn around what stands beside it."""
+    return text.translate(_DIRECTION_MARKS)
 
 
 def label_strategy(strategy: str) -> str:

@@ -23,6 +23,7 @@ from ttl_deploy.report.evidence import gather_evidence
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
 from ttl_deploy.report.listing import AXIS_WORDS, auroc_of, explain_strategies, format_test_seeds
+from ttl_deploy.report.looks import show_direction_marks
 from ttl_deploy.report.narration import ask, reproduction, tell_omissions
 from ttl_deploy.report.plots import draw_curves, draw_depth
 from ttl_deploy.report.refusals import list_refusals
@@ -122,11 +123,16 @@ def _environment() -> Environment:
         loader=PackageLoader("ttl_deploy.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalise,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
     return environment
+
+
+def _finalise(value: Any) -> Any:
+    return show_direction_marks(value) if type(value) is str else value
 
 
 def _template_text(environment: Environment, name: str) -> str:

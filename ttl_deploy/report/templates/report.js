@@ -50,8 +50,17 @@
       return { drawing, plot };
     });
 
+    // A layer that has nothing on this axis cannot be ticked.
+    const boxes = [...group.querySelectorAll("input[data-show]")];
+    const enable = () => {
+      for (const box of boxes) {
+        const wanted = { ...state, [box.dataset.show]: true };
+        box.disabled = !plots.some(({ plot }) => plot.data.some((t) => t.meta?.[box.dataset.show] && shows(t, wanted)));
+      }
+    };
     const redraw = (key, value) => {
       state[key] = value;
+      enable();
       for (const { drawing, plot } of plots) {
         const layout = plot.axes?.[value]?.layout;
         const visible = plot.data.map((trace) => shows(trace, state));
@@ -70,10 +79,11 @@
       state[select.dataset.set] = select.value;
       select.addEventListener("change", () => redraw(select.dataset.set, select.value));
     }
-    for (const box of group.querySelectorAll("input[data-show]")) {
+    for (const box of boxes) {
       box.checked = false; // browsers remember what was ticked when a page is opened again
       box.addEventListener("change", () => redraw(box.dataset.show, box.checked));
     }
+    enable();
   }
 
   // Paper cannot be unfolded.

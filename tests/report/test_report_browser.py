@@ -1,0 +1,308 @@
+"""The page in a real browser: it draws, answers hover, keys and switches, asks nobody for anything, and stays text."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ttl_deploy.records.subgroups import Subgroup, SubgroupColumn, Subgroups
+from ttl_deploy.report.model_curves import Predicted, trace_models
+from ttl_deploy.report.page import write_page
+
+from .browser import CHROMIUM, Browser
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+RTL = "\N{RIGHT-TO-LEFT OVERRIDE}"
+PAYLOADS = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    '<b>bold</b><a href="javascript:alert(3)">link</a>',
+    "{{7*7}}</title></script><svg onload=alert(4)>",
+    f"'{RTL}gnihtyna",
+)
+CONTROLS = 'a[href], button, select, input, summary, [tabindex="0"]'
+FRONT = "document.querySelector('[data-plot=\"front-plot\"]')"
+FOLDED = "document.querySelectorAll('details:not([open])').length"
+FIRST_POINT = """(() => {
+    const plot = document.querySelector('[data-plot="front-plot"]');
+    plot.scrollIntoView({block: "center"});
+    const box = plot.querySelector(".scatterlayer .points path").getBoundingClientRect();
+    return [box.x + box.width / 2, box.y + box.height / 2];
+})()"""
+HOVER_TEXT = """new Promise((done) => {
+    const end = Date.now() + 10000;
+    const look = () => {
+        const label = document.querySelector('[data-plot="front-plot"] .hoverlayer .hovertext');
+        label || Date.now() > end ? done(label?.textContent ?? "") : setTimeout(look, 30);
+    };
+    look();
+})"""
+OVERFLOWING = """[...document.querySelectorAll("body *")]
+    .filter((one) => !one.closest("svg") && !one.closest(".told") && !one.closest(".skip"))
+    .filter((one) => INSIDE || !one.parentElement.closest(".scroll"))
+    .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+    .map((one) => `${one.tagName} ${one.className} ${one.textContent.slice(0, 60)}`)"""
+PALE = """(() => {
+    const read = (text) => {
+        const numbers = text.match(/[\\d.]+/g).map(Number);
+        if (!text.startsWith("color(srgb")) return [...numbers, 1].slice(0, 4);
+        return [...numbers.slice(0, 3).map((n) => 255 * n), numbers[3] ?? 1];
+    };
+    const light = (rgb) => {
+        const [r, g, b] = rgb.map((n) => (n / 255 <= 0.04045 ? n / 255 / 12.92 : ((n / 255 + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (one) => {
+        const layers = [];
+        for (let at = one; at; at = at.parentElement) layers.push(read(getComputedStyle(at).backgroundColor));
+        const paint = (under, [r, g, b, a]) => under.map((n, i) => a * [r, g, b][i] + (1 - a) * n);
+        return layers.reverse().reduce(paint, [255, 255, 255]);
+    };
+    const pale = [];
+    for (const one of document.querySelectorAll("body *")) {
+        const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+        if (!own || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(one.tagName) || !one.getClientRects().length) continue;
+        if (one.closest(".hoverlayer") || one.matches(":disabled")) continue;
+        const style = getComputedStyle(one);
+        const ink = read(one.closest("svg") ? style.fill : style.color);
+        const [a, b] = [light(ink.slice(0, 3)), light(behind(one))].sort((x, y) => y - x);
+        const ratio = (a + 0.05) / (b + 0.05);
+        const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+        const name = `${one.tagName} ${one.getAttribute("class")} ${one.textContent.slice(0, 40)}`;
+        if (ratio < (large ? 3 : 4.5)) pale.push(`${name}: ${ratio.toFixed(2)}`);
+    }
+    return pale;
+})()"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """One browser for all tests here."""
+    started = Browser(tmp_path_factory.mktemp("browser"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, story, tmp_path_factory):
+    """The report of a run, open in a wide window."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_page(path, with_findings(story, ("effusion", "mass", "nodule")))
+    browser.show_as(width=1200)
+    browser.open(path.as_uri())
+    return browser
+
+
+def with_findings(story, names):
+    """Return the story with the curves of a task of three findings per image."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random((60, 3)) < 0.4).astype(int)
+    models = [
+        Predicted(
+            role=role,
+            key=f"{names[0]}{role}",
+            probabilities=np.clip(0.3 * labels + 0.6 * generator.random((60, 3)), 0, 1),
+            temperature=1.3,
+        )
+        for role in ("chosen", "reference")
+    ]
+    found = trace_models(models, labels, np.arange(60) // 2, classes=names, split="test", replicates=50)
+    return replace(story, model_curves=found)
+
+
+def hostile(story):
+    """Put markup, scripts, templates and marks of direction where names, notes, paths and reasons stand."""
+    script, image, link, template, turned = PAYLOADS
+    everything = "".join(PAYLOADS)
+    export = story.exports[0]
+    manifest = replace(export.manifest, name=image, classes=(link, turned), intended_use=template, weights_note=script)
+    bench = export.benchmarks[0]
+    rows = tuple(replace(row, target=everything, verdict=everything, notes=(everything,)) for row in bench.rows)
+    bench = replace(bench, rows=rows, machine=replace(bench.machine, host=everything))
+    points = tuple(
+        replace(point, cut=everything, name=everything) if point.cut == story.choice.cut else point
+        for point in story.front.points
+    )
+    overall = Subgroup(name=link, images=9, patients=9, per_class=(4, 5), scores=points[0].validation, small=template)
+    subgroups = Subgroups(
+        split="test",
+        model=script,
+        reference=None,
+        classes=(link, turned),
+        decision=image,
+        level=0.95,
+        patients_known=True,
+        fewest=10,
+        overall=replace(overall, small=""),
+        columns=(
+            SubgroupColumn(
+                column=everything, groups=(overall, replace(overall, name=turned)), banded=False, shared_patients=0
+            ),
+        ),
+        left_out=(),
+        why_split=template,
+    )
+    changed = replace(
+        story,
+        name=script,
+        settings=replace(story.settings, backbone=image, data=everything),
+        fingerprint=replace(story.fingerprint, name=template, classes=(link, turned)),
+        warnings=tuple(replace(story.warnings[0], message=one) for one in PAYLOADS),
+        unusable={everything: 3},
+        front=replace(story.front, points=points, target=everything),
+        choice=replace(story.choice, cut=everything, sentence=everything),
+        trials=tuple(replace(one, key=one.key + everything, cut=everything) for one in story.trials),
+        curves={key + everything: curve for key, curve in story.curves.items()},
+        exports=(replace(export, manifest=manifest, benchmarks=(bench,)),),
+        openings=(replace(story.openings[0], command=everything, trials=PAYLOADS),),
+        subgroups=subgroups,
+        versions={everything: everything},
+        command=everything,
+    )
+    return with_findings(changed, (link, everything, turned))
+
+
+def complaints(browser):
+    """Return what a browser logged, asked for besides the page, and opened."""
+    quiet = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening"}
+    asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
+    return [e for e in browser.events if e["method"] in quiet], asked[1:]
+
+
+def test_every_plot_is_drawn_without_a_complaint_or_a_request(page):
+    plots = page.run("[...document.querySelectorAll('.plot')].map((one) => one.querySelectorAll('.trace').length)")
+    assert len(plots) >= 5
+    assert all(plots)
+    assert complaints(page) == ([], [])
+
+
+def test_a_point_of_the_front_tells_under_the_mouse_what_it_is(page, story):
+    page.move(*page.run(FIRST_POINT))
+    told = page.run(HOVER_TEXT)
+    point = next(one for one in story.front.points if told.startswith(one.cut))
+    for words in (f"val AUROC {point.validation[0].value:.3f} [", "latency", "ONNX file", "MACs"):
+        assert words in told
+    verdict = story.front.verdict(point.name)
+    assert verdict is None or f"on test {verdict.verdict}" in told
+
+
+@pytest.mark.parametrize("axis", ["params", "latency_s", "size_bytes", "macs"])
+def test_a_button_changes_the_axis(page, axis):
+    page.run(f"document.querySelector('[data-value={axis}]').click()")
+    title = {"params": "parameters", "latency_s": "latency on", "size_bytes": "ONNX file", "macs": "MMACs"}[axis]
+    assert title in page.run(f"{FRONT}.querySelector('.xtitle').textContent")
+    shown = page.run(f"{FRONT}.data.filter((one) => one.visible).map((one) => one.meta.axis)")
+    assert set(shown) == {axis}
+    pressed = page.run("[...document.querySelectorAll('button[aria-pressed=true]')].map((one) => one.dataset.value)")
+    assert pressed == [axis]
+
+
+def test_seeds_and_exported_files_are_shown_on_demand_where_they_stand(page, story):
+    names = f"{FRONT}.data.filter((one) => one.visible).map((one) => one.name)"
+    tick = "document.querySelector('[data-show=\"{}\"]').click()"
+    before = page.run(names)
+    assert "single seeds" not in before
+    assert page.run("document.querySelector('[data-show=\"file fp32\"]').disabled")  # no such thing as MACs of a file
+    page.run("document.querySelector('[data-value=latency_s]').click()")
+    page.run(tick.format("seeds"))
+    page.run(tick.format("file fp32"))
+    after = page.run(names)
+    assert {"single seeds", "exported file, fp32"} <= set(after)
+    for layer in ("seeds", "file fp32"):
+        page.run(tick.format(layer))
+    page.run("document.querySelector('[data-value=macs]').click()")
+    assert page.run(names) == before
+
+
+def test_the_selector_shows_the_curves_of_another_class(page):
+    shown = (
+        "document.querySelector('[data-plot=\"{}\"]').data.filter((t) => t.visible !== false && t.meta)"
+        ".map((t) => t.meta.class)"
+    )
+    for value in ("2", "0"):
+        page.run(f"document.querySelector('select').value = '{value}'")
+        page.run("document.querySelector('select').dispatchEvent(new Event('change'))")
+        for plot in ("roc-plot", "reliability-plot"):
+            assert set(page.run(shown.format(plot))) == {value}
+
+
+def test_the_tab_key_reaches_every_control_in_the_order_of_the_page(page):
+    page.run(f"""
+        document.activeElement.blur(); getSelection().removeAllRanges(); scrollTo(0, 0);
+        window.controls = [...document.querySelectorAll('{CONTROLS}')]
+            .filter((one) => one.checkVisibility() && !one.disabled);
+        0
+    """)
+    count = page.run("controls.length")
+    reached = []
+    for _ in range(count + 1):
+        page.press("Tab")
+        reached.append(page.run("controls.indexOf(document.activeElement)"))
+    start = reached.index(0)
+    assert start <= 1  # the browser's own frame may come first
+    assert reached[start : start + count] == list(range(count))[: len(reached) - start]
+
+
+def test_arrow_keys_read_the_points_aloud(page, story):
+    page.run(f"{FRONT}.focus()")
+    told = []
+    for _ in range(2):
+        page.press("ArrowRight")
+        told.append(page.run(f"{FRONT}.nextElementSibling.textContent"))
+    assert told[0] != told[1]
+    for one in told:
+        assert any(one.startswith(f"{point.cut}, val AUROC") for point in story.front.points)
+
+
+def test_every_control_and_plot_has_a_name(page):
+    unnamed = page.run(
+        f"""[...document.querySelectorAll('{CONTROLS}')]
+            .filter((one) => !(one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length))
+            .map((one) => one.outerHTML)"""
+    )
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_all_text_stands_out_from_its_ground(page, dark):
+    page.show_as(width=1200, dark=dark)
+    assert page.run(PALE) == []
+
+
+@pytest.mark.parametrize(("width", "media"), [(320, ""), (390, ""), (1200, ""), (718, "print")])
+def test_nothing_is_wider_than_the_window_or_the_paper(page, width, media):
+    page.show_as(width=width, media=media)
+    page.run("new Promise((done) => setTimeout(done, 200))")
+    assert page.run("document.documentElement.scrollWidth") <= width
+    # On a screen wide tables scroll in a frame of their own; paper does not scroll.
+    assert page.run(OVERFLOWING.replace("INSIDE", "true" if media else "false")) == []
+    page.show_as(width=1200)
+
+
+def test_paper_holds_what_is_folded_on_screen(page):
+    assert page.run(FOLDED) > 0
+    page.run(f"addEventListener('beforeprint', () => {{ window.folded = {FOLDED}; }})")
+    paper = page.print_pdf()
+    assert paper.startswith(b"%PDF")
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b(?!s)", paper)) <= 40
+    assert page.run("window.folded") == 0
+    assert page.run(FOLDED) > 0
+
+
+def test_hostile_names_stay_text(browser, story, tmp_path):
+    write_page(tmp_path / "report.html", hostile(story))
+    browser.show_as(width=390)
+    browser.open((tmp_path / "report.html").as_uri())
+    browser.move(*browser.run(FIRST_POINT))
+    browser.run(HOVER_TEXT)
+    assert complaints(browser) == ([], [])
+    assert browser.run("document.querySelectorAll('img, svg a, iframe, object, embed').length") == 0
+    assert browser.run("[...document.querySelectorAll('a')].every((one) => one.getAttribute('href').startsWith('#'))")
+    text = browser.run("document.body.innerText")
+    for payload in PAYLOADS[:4]:
+        assert payload in text
+    assert "gnihtyna" in text
+    assert RTL not in browser.run("document.documentElement.outerHTML")
+    assert browser.run("document.documentElement.scrollWidth") <= 390
