@@ -19,6 +19,9 @@ def run(
             metavar="FILE", help="Results of another machine, from build_on_target.sh: checked and kept first."
         ),
     ] = None,
+    embed_images: Annotated[
+        bool, typer.Option("--embed-images", help="Put the pictures of `analyze` on the page: patients' images.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
     """Write results.csv, front.csv, stages.csv, subgroups.csv and report.html (an offline page), as far as a run got.
@@ -35,7 +38,7 @@ def run(
     folder = run_folder(run)
     for path in add or []:
         say(describe_check(add_results(folder, path)))
-    written = [str(path) for path in write_report(folder)]
+    written = [str(path) for path in write_report(folder, embed_images=embed_images)]
     print(json.dumps({"written": written}, indent=2, ensure_ascii=False) if as_json else "\n".join(written))
     say(tell_openings(folder))
 
@@ -57,14 +60,14 @@ def _times(number: int) -> str:
     return {0: "never", 1: "once"}.get(number, f"{number} times")
 
 
-def write_report(folder: "RunFolder") -> tuple[Path, ...]:
-    """Write a run's tables and page; returns their paths."""
+def write_report(folder: "RunFolder", *, embed_images: bool = False) -> tuple[Path, ...]:
+    """Write a run's tables and page; returns their paths. Patients' images are on it only where they are embedded."""
     from ttl_deploy.report.collect import collect
     from ttl_deploy.report.page import write_page
     from ttl_deploy.report.subgroup_plot import write_subgroups_csv
     from ttl_deploy.report.tables import write_front_csv, write_results_csv, write_stages_csv
 
-    story = collect(folder)
+    story = collect(folder, embed_images=embed_images)
     written = [folder.path / "results.csv"]
     write_results_csv(written[0], story)
     if story.front is not None:

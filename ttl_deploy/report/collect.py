@@ -19,6 +19,7 @@ from ttl_deploy.records.subgroups import Subgroups
 from ttl_deploy.records.target_results import TargetCheck
 from ttl_deploy.records.trials import EpochRecord, Profile, TestOpening
 from ttl_deploy.records.weights import WeightsUsed
+from ttl_deploy.report.analysis_page import read_analysis
 from ttl_deploy.report.model_curves import RunCurves
 from ttl_deploy.report.run_curves import read_curves
 from ttl_deploy.report.story import ExportStory, RunStory
@@ -30,8 +31,11 @@ from ttl_deploy.search import findings
 from ttl_deploy.search.stages import describe_stages
 
 
-def collect(run: RunFolder) -> RunStory:
-    """Read everything a run has to tell; raises `NoRunError` where it has not come as far as its data."""
+def collect(run: RunFolder, *, embed_images: bool = False) -> RunStory:
+    """Read everything a run has to tell; raises `NoRunError` where it has not come as far as its data.
+
+    Pictures of patients are read only where they are to be embedded.
+    """
     settings = run.settings()
     if not (run.data / "manifest.csv").exists():
         raise NoRunError(f"{run.path} has not come as far as reading its data: resume it with {run.command}")
@@ -54,6 +58,7 @@ def collect(run: RunFolder) -> RunStory:
         ),
         earlier=codec.load(EarlierOpenings, run.earlier_openings) if run.earlier_openings.exists() else None,
         subgroups=_subgroups(run),
+        analysis=read_analysis(run, embed_images=embed_images),
         weights=codec.load(WeightsUsed, run.weights) if run.weights.exists() else None,
         probe=codec.load(Probe, run.probe) if run.probe.exists() else None,
         stages=describe_stages(run),

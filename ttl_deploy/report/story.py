@@ -22,6 +22,7 @@ from ttl_deploy.records.trials import (
     TrialResult,
 )
 from ttl_deploy.records.weights import WeightsUsed
+from ttl_deploy.report.analysis_story import AnalysisStory
 from ttl_deploy.report.model_curves import RunCurves
 
 
@@ -66,6 +67,7 @@ class RunStory:
     openings: tuple[TestOpening, ...] = ()
     earlier: EarlierOpenings | None = None
     subgroups: Subgroups | None = None
+    analysis: AnalysisStory | None = None
     probe: Probe | None = None
     stages: StageCosts | None = None
     model_curves: RunCurves | None = None
