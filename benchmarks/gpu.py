@@ -3,7 +3,8 @@
 Run:  python benchmarks/gpu.py [--data DIR --weights FILE --label-col label --image-size 224]
       without --data it searches on the built-in phantoms only; with it, on those images too, from those
       weights (of --backbone, by default mobilenet_v2).
-Stores results/gpu-<name>.json: rows of five kinds.
+      --engines-only leaves all but the last kind of rows out
+Stores results/gpu-<name>.json: rows of six kinds.
   search      wall seconds of search, export and verification, and the chosen cut
   predictions the same weights and images on CPU and GPU: largest difference in probability, flipped decisions
   losses      the first losses of one seeded training on both: largest relative difference; whether it repeats
@@ -11,6 +12,9 @@ Stores results/gpu-<name>.json: rows of five kinds.
               settings, and of the bare loop free to choose unrepeatable kernels; memory beside its estimate
   sharing     the same trainings one after the other and side by side: images per second, and whether they
               end in the same weights
+  engines     per cut, precision (fp32, fp16, int8) and batch, through TensorRT, TensorRT for RTX and ONNX Runtime's
+              CUDA provider, whichever is there: time on the GPU, with transfers, of the call, images per second; what
+              is not there, or fails, is a row that says why; printed as a table
 Exit code 6 without CUDA. `--device cpu --quick` runs a tiny version of everything, to try the script itself.
 """
 
@@ -31,6 +35,7 @@ from typing import Any
 
 import torch
 from agreement import compare_losses, compare_predictions, deepest_cut, read_split, results_of, trained
+from engines import Extent, draw_table, measure_engines
 from results import store
 from sharing import share
 from training_loop import BATCH, Spent, bare_epochs, draw, interleave, make_trial, product_epochs
@@ -46,6 +51,7 @@ from ttl_deploy.records.trials import Augmentation, SearchSettings, TrainSetting
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.artifact import open_artifact
 from ttl_deploy.runtime.machine import usable_cores
+from ttl_deploy.runtime.timing import TimingPlan
 from ttl_deploy.runtime.verify import LabelledImages, verify
 from ttl_deploy.search import shipping
 from ttl_deploy.search.executors import Where
@@ -71,6 +77,7 @@ class Size:
     steps: int
     sharing: tuple[int, ...]
     trainings: int
+    engines: tuple[Extent, ...]
 
 
 WHOLE = Size(
@@ -85,6 +92,16 @@ WHOLE = Size(
     steps=10,
     sharing=(1, 2, 4),
     trainings=4,
+    engines=tuple(
+        Extent(
+            backbone=name,
+            side=224,
+            batches=(1, 16),
+            timing=TimingPlan(seconds=0.5, calls=100, limit_s=10, warmup_limit_s=3),
+            processes=3,
+        )
+        for name in ("mobilenet_v2", "resnet50", "densenet121")
+    ),
 )
 QUICK = Size(
     phantoms="phantom:texture?patients=30&size=32&seed=1",
@@ -98,6 +115,16 @@ QUICK = Size(
     steps=2,
     sharing=(1, 2),
     trainings=2,
+    engines=(
+        Extent(
+            backbone="shufflenet_v2_x0_5",
+            side=32,
+            batches=(2,),
+            timing=TimingPlan(seconds=0.01, calls=3, warmup_seconds=0.01),
+            processes=1,
+            most_cuts=1,
+        ),
+    ),
 )
 
 
@@ -264,6 +291,14 @@ def measure_all(given: argparse.Namespace, size: Size, device: torch.device, fol
             yield {"kind": "sharing"} | row
 
 
+def measure_wanted(given: argparse.Namespace, size: Size, device: torch.device, folder: Path) -> Iterator[Row]:
+    """Yield the rows that are asked for."""
+    if not given.engines_only:
+        yield from measure_all(given, size, device, folder)
+    for extent in size.engines:
+        yield from measure_engines(extent)
+
+
 def describe_search(data: str, weights: str, size: Size, *, backbone: str) -> SearchSettings:
     """Describe a search over the stages of a backbone."""
     return SearchSettings(
@@ -323,6 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", default="mobilenet_v2", help="for --data")
     parser.add_argument("--image-size", type=int, default=224, help="for --data")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--engines-only", action="store_true", help="latency and throughput of exported cuts alone")
     parser.add_argument("--quick", action="store_true", help="a tiny version of everything")
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
@@ -332,11 +368,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = devices.pick_device(given.device)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for row in measure_all(given, QUICK if given.quick else WHOLE, device, Path(folder)):
+        for row in measure_wanted(given, QUICK if given.quick else WHOLE, device, Path(folder)):
             rows.append(row)
             print(draw_row(row), flush=True)
-    command = " ".join(["python benchmarks/gpu.py", *(["--data DIR --weights FILE"] if given.data else [])])
-    store(name_file(device, quick=given.quick), command, rows, device=describe_device(device))
+    print(draw_table([row for row in rows if row["kind"] == "engines"]))
+    words = [
+        *(["--data DIR --weights FILE"] if given.data else []),
+        *(["--engines-only"] if given.engines_only else []),
+    ]
+    command = " ".join(["python benchmarks/gpu.py", *words])
+    name = name_file(device, quick=given.quick) + ("-engines" if given.engines_only else "")
+    store(name, command, rows, device=describe_device(device))
     return 0
 
 

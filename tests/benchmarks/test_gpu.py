@@ -1,12 +1,15 @@
 """The benchmark for GPUs: every part of it runs on a CPU too, so that a GPU's time is not spent on its faults."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+
+from tests.runtime.tensorrt.conftest import stand_ins
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CPU = torch.device("cpu")
@@ -58,6 +61,33 @@ def test_free_kernels_are_allowed_only_meanwhile(gpu: ModuleType) -> None:
         assert not torch.backends.cudnn.benchmark
 
 
+def test_every_precision_of_a_cut_is_a_row_of_the_table_and_what_is_missing_says_why(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import engines
+    import results
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    few = replace(gpu.QUICK.engines[0], targets=("tensorrt", "tensorrt-rtx"))
+    monkeypatch.setattr(gpu, "QUICK", replace(gpu.QUICK, engines=(few,)))
+    with stand_ins(tmp_path / "cache"):
+        assert gpu.main(["--device", "cpu", "--quick", "--engines-only"]) == 0
+    rows = json.loads((tmp_path / "gpu-cpu-quick-engines.json").read_text(encoding="utf-8"))["rows"]
+    measured = [row for row in rows if "failed" not in row]
+    assert [(row["precision"], row["target"]) for row in measured] == [(p, "tensorrt") for p in engines.PRECISIONS]
+    assert {row["cut"] for row in measured} == {"full"}
+    for row in measured:
+        assert row["ran"] == row["precision"]
+        assert 0 < row["GPU ms"] < row["GPU with transfers ms"]
+        assert row["images_per_s"] == pytest.approx(2e3 / row["call_ms"], rel=0.01)
+    missing = {row["target"]: row["failed"] for row in rows if "failed" in row}
+    assert set(missing) == {"tensorrt-rtx", "onnxruntime-cuda"}
+    assert "CUDAExecutionProvider" in missing["onnxruntime-cuda"]
+    table = capsys.readouterr().out
+    assert f"| full | int8 | tensorrt | 2 | {measured[-1]['GPU ms']} |" in table
+    assert "| all | all | onnxruntime-cuda | all | failed: " in table
+
+
 @pytest.mark.slow
 def test_a_tiny_version_of_everything_runs_on_a_cpu(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -71,7 +101,7 @@ def test_a_tiny_version_of_everything_runs_on_a_cpu(
     rows = {
         kind: [row for row in stored["rows"] if row["kind"] == kind] for kind in {r["kind"] for r in stored["rows"]}
     }
-    assert set(rows) == {"search", "predictions", "losses", "throughput", "sharing"}
+    assert set(rows) == {"search", "predictions", "losses", "throughput", "sharing", "engines"}
     assert rows["search"][0]["verified"]
     assert all(row["fp32"]["flipped"] == 0 and row["fp32"]["probability"] == 0 for row in rows["predictions"])
     assert rows["losses"][0]["relative_as_trained"] == 0
