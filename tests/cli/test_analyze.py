@@ -17,6 +17,7 @@ from ttl_deploy.errors import DataError, NoRunError, RunBusyError, UnknownNameEr
 from ttl_deploy.records import codec
 from ttl_deploy.records.analysis import Analysis
 from ttl_deploy.runs.folder import RunFolder
+from ttl_deploy_cli import analyze as command
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FEW = Wanted(cut="stage2.3", cams=0, cuts=("maxpool",), against=("full",))
@@ -50,12 +51,13 @@ def test_the_command_prints_tables_writes_the_record_and_twice_the_same(run: Run
     assert again.cams == first.cams
 
 
-def test_json_is_the_record(run: RunFolder, ttl_deploy: Run) -> None:
-    asked = ("--cut", "stage2.3", "--against", "full", "--cuts", "maxpool", "--gradcam", 0, "--json", "--no-progress")
-    done = ttl_deploy("analyze", run.path, *asked)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads((run.path / "analysis.json").read_text(encoding="utf-8"))
-    assert not done.stderr
+def test_json_is_the_record(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = {"cuts": "maxpool", "images": 256, "against": "full", "gradcam": 0, "gradcam_split": "val"}
+    plain = {"strategy": None, "lesion_px": None, "device": "cpu"}
+    command.run(run=run.path, cut="stage2.3", **quick, **plain, as_json=True, progress=False)  # type: ignore[arg-type] # by name
+    told = capsys.readouterr()
+    assert json.loads(told.out) == json.loads((run.path / "analysis.json").read_text(encoding="utf-8"))
+    assert not told.err
 
 
 def test_pictures_show_the_image_and_both_maps_and_the_test_split_stays_closed(run: RunFolder) -> None:
