@@ -1,13 +1,14 @@
 # Everything below sets itself up: a machine with Python (3.11 or newer) and make is enough.
 #   make demo   search, export, verify and benchmark a small model on the built-in phantom images
 #   make test   the checks and the tests
+#   make docs   the documentation as a site, with a reference of the library: build/site/index.html
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO   ?= runs/demo
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs setup clean
 setup: $(READY)
 
 # torch and torchvision must be installed together, under the constraints: see constraints.txt.
@@ -30,7 +31,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# Broken links, missing pages and docstrings that cannot be read are errors.
+docs: $(READY)
+	$(BIN)/mkdocs build --quiet --strict
+
+test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not gpu' -n auto --dist loadfile
 
 clean:

@@ -27,11 +27,21 @@ def test_there_are_commands_to_check() -> None:
     assert len(typed_commands()) >= 8
 
 
+@pytest.fixture
+def described_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to a folder with the config files that the documents show."""
+    for page, name in (("settings.md", "settings.toml"), ("tutorial.md", "search.toml")):
+        (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("described_files")
 @pytest.mark.parametrize("line", typed_commands())
 def test_a_command_in_the_documents_parses(line: str) -> None:
     _, name, *arguments = shlex.split(line.partition("||")[0], comments=True)
     command = COMMAND.commands[name]
-    context = command.make_context(name, arguments)
+    context = command.make_context(name, arguments, parent=COMMAND.make_context("ttl-deploy", [name]))
     assert context.params
 
 
