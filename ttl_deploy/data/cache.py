@@ -227,7 +227,7 @@ def _is_suspect(store: PixelStore, manifest: Manifest, journal: Journal) -> bool
 def _announce(store: PixelStore, missing: int, images: int, note: Note | None) -> None:
     """Say what is about to be written, and refuse where it has no room."""
     size_bytes = missing * store.row_bytes
-    require_space(store.folder, size_bytes)
+    require_space(store.folder, size_bytes, remedy="a smaller --image-size needs less")
     if note:
         known = f" ({images - missing:,} more are decoded already)" if missing < images else ""
         note(f"decoding {missing:,} images{known}: {size_bytes / 1e6:,.1f} MB in {store.folder}")

@@ -35,14 +35,14 @@ def cache_errors(folder: Path) -> Iterator[None]:
         raise StorageError(_complaint(folder, error.strerror or str(error))) from error
 
 
-def require_space(folder: Path, size_bytes: int) -> None:
-    """Raise `StorageError` unless the disk of `folder` has room for `size_bytes` and a little more."""
+def require_space(folder: Path, size_bytes: int, *, remedy: str = "") -> None:
+    """Raise `StorageError`, also with a `remedy`, unless the disk of `folder` has room for `size_bytes` and a little."""
     free = shutil.disk_usage(folder).free
     needed = size_bytes + (16 << 20)
     if free < needed:
         raise StorageError(
             _complaint(folder, f"{needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free")
-            + "; a smaller --image-size needs less"
+            + (f"; {remedy}" if remedy else "")
         )
 
 

@@ -211,9 +211,13 @@ def _read(data: str, reading: Reading, *, progress: Progress | None) -> tuple[st
             return name, reader.read(data, reading, progress=progress)
     path = Path(data)
     if path.exists():
-        raise UsageError(f"{data} is a file of an unknown kind: give a folder of images, or a .csv or .tsv table")
+        raise UsageError(
+            f"{data} is a file of an unknown kind: give a folder of images, a table (.csv, .tsv, .parquet), or a "
+            "MedMNIST .npz"
+        )
     raise UsageError(
-        f"{data} does not exist: give a folder of images, a .csv or .tsv table, or a built-in demo such as phantom:blob"
+        f"{data} does not exist: give a folder of images, a table (.csv, .tsv, .parquet), a MedMNIST .npz, or a built-in "
+        "demo such as phantom:blob"
     )
 
 
