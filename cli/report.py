@@ -24,7 +24,7 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
-    """Write results.csv, front.csv, stages.csv, subgroups.csv and report.html (an offline page), as far as a run got.
+    """Write results.csv, front.csv, stages.csv, subgroups.csv, report.md and report.html, as far as a run got.
 
     Says how often the test split was opened. With --add, results that are of another file than the run exported are
     refused (exit code 3), and so are answers that are not the model's (4); see docs/tensorrt.md.
@@ -63,6 +63,7 @@ def _times(number: int) -> str:
 def write_report(folder: "RunFolder", *, embed_images: bool = False) -> tuple[Path, ...]:
     """Write a run's tables and page; returns their paths. Patients' images are on it only where they are embedded."""
     from ttl_deploy.report.collect import collect
+    from ttl_deploy.report.markdown import write_markdown
     from ttl_deploy.report.page import write_page
     from ttl_deploy.report.subgroup_plot import write_subgroups_csv
     from ttl_deploy.report.tables import write_front_csv, write_results_csv, write_stages_csv
@@ -79,5 +80,7 @@ def write_report(folder: "RunFolder", *, embed_images: bool = False) -> tuple[Pa
     if story.subgroups is not None:
         written.append(folder.path / "subgroups.csv")
         write_subgroups_csv(written[-1], story.subgroups)
+    written.append(folder.path / "report.md")
+    write_markdown(written[-1], story)
     write_page(folder.report, story)
     return (*written, folder.report)
