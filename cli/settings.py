@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_args
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.input_conventions import check_normalise
-from ttl_deploy.records.data import DecodeSettings
+from ttl_deploy.records.data import DecodeSettings, Reading
 from ttl_deploy.records.stages import STAGES
-from ttl_deploy.records.trials import Augmentation, Loss, Sampling, SearchSettings, TrainSettings
+from ttl_deploy.records.trials import Augmentation, SearchSettings, TrainSettings
 
 from .quantities import parse_count, parse_duration_s
 from .reading_options import OPTIONS as READING_OPTIONS
@@ -47,6 +48,7 @@ def build_settings(given: Mapping[str, Any]) -> SearchSettings:
                 f"--{needed} is missing: give it on the command line, in a --config file, or as "
                 f"TTL_DEPLOY_{needed.upper()}"
             )
+    _check_choices(merged)
     _check_imbalance(merged)
     try:
         sizes = sorted(_as_tuple(merged.get("image_size", 224)), reverse=True)
@@ -154,11 +156,20 @@ _LISTS: Mapping[str, Callable[[str], tuple[object, ...]]] = {
 }
 
 
+def _check_choices(merged: Mapping[str, Any]) -> None:
+    """Refuse a word that is none of an option's few, with the nearest of them."""
+    for record in (DecodeSettings, TrainSettings, Augmentation, SearchSettings, Reading):
+        for name, kind in get_type_hints(record).items():
+            allowed = get_args(kind)
+            if get_origin(kind) is not Literal or name not in merged or merged[name] in allowed:
+                continue
+            near = get_close_matches(str(merged[name]), allowed, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"--{name.replace('_', '-')} {merged[name]}: allowed are {', '.join(allowed)}{hint}")
+
+
 def _check_imbalance(merged: Mapping[str, Any]) -> None:
     """Refuse options that would not be used, or that contradict each other."""
-    for name, kind in (("loss", Loss), ("sampling", Sampling)):
-        if name in merged and merged[name] not in get_args(kind):
-            raise UsageError(f"--{name} {merged[name]}: allowed are {', '.join(get_args(kind))}")
     if "focal_gamma" in merged and merged.get("loss") != "focal":
         raise UsageError("--focal-gamma is for the focal loss: add --loss focal, or leave it out")
     if "limit_train" in merged and "train_fraction" in merged:
