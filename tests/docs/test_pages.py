@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import yaml
 
 from ttl_deploy_cli.main import app
 
@@ -134,3 +135,12 @@ def test_a_shell_reads_every_block_of_commands():
     for page in (ROOT / "README.md", *DOCS.glob("*.md")):
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
             assert shlex.split(block, comments=True)
+
+
+def test_every_page_of_the_navigation_exists_and_every_page_of_the_index_is_in_it():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    groups = [entry for entry in settings["nav"] if isinstance(entry, dict)]
+    pages = {page for group in groups for pages in group.values() for page in pages if isinstance(page, str)}
+    assert [page for page in pages if not (DOCS / page).is_file()] == []
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert linked == pages
