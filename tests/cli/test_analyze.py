@@ -62,12 +62,16 @@ def test_json_is_the_record(run: RunFolder, capsys: pytest.CaptureFixture[str]) 
 
 def test_pictures_show_the_image_and_both_maps_and_the_test_split_stays_closed(run: RunFolder) -> None:
     before = len(run.ledger.of_event("test_opened"))
+    (run.path / "analysis").mkdir()
+    (run.path / "analysis/gradcam-7.png").write_bytes(b"of an earlier analysis")
     found = analyse(run, Wanted(cut="stage2.3", cams=2, cuts=("maxpool",), against=("random",)))
     assert found.cams is not None
     for one in found.cams.images:
         picture = np.asarray(Image.open(run.path / one.file))
         assert picture.shape == (224, 3 * 224, 3)
         assert one.split == "val"
+    named = {run.path / one.file for one in found.cams.images}
+    assert set((run.path / "analysis").iterdir()) == named
     assert len(run.ledger.of_event("test_opened")) == before
 
 
@@ -85,8 +89,10 @@ def test_maps_on_test_images_are_a_use_of_the_test_split(run: RunFolder) -> None
 def test_maps_on_test_images_are_refused_where_the_search_did_not_open_them(run: RunFolder) -> None:
     for path in run.path.glob("trials/stage2.3__*/predictions_test.npz"):
         path.unlink()
+    (run.path / "analysis.json").write_text("of an earlier analysis", encoding="utf-8")
     with pytest.raises(UsageError, match=r"was not opened for stage2\.3"):
         analyse(run, Wanted(cut="stage2.3", cams=1, cam_split="test", cuts=("maxpool",), against=("full",)))
+    assert (run.path / "analysis.json").exists(), "a refused command deletes nothing"
 
 
 def test_the_full_network_alone_has_nothing_beside_it(run: RunFolder) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ttl_deploy.analysis import gradcam
 from ttl_deploy.analysis.networks import Trained
-from ttl_deploy.files import make_folder, publish_bytes
+from ttl_deploy.files import make_folder, publish_bytes, storage_errors
 from ttl_deploy.models.places import Place
 from ttl_deploy.records.analysis import CAM_FOLDER, CamImage, CamKind, Cams
 from ttl_deploy.records.data import Split
@@ -106,6 +106,13 @@ def draw_overlays(
         seed=seed,
         images=tuple(found),
     )
+
+
+def remove_pictures(folder: Path) -> None:
+    """Delete what `draw_overlays` wrote before, so that no patient's image stays behind that no record names."""
+    with storage_errors(folder / CAM_FOLDER):
+        for path in (folder / CAM_FOLDER).glob("gradcam-*.png"):
+            path.unlink()
 
 
 def _describe(

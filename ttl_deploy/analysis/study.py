@@ -80,9 +80,12 @@ def analyse(run: RunFolder, wanted: Wanted, *, device: torch.device, progress: P
     started = time.perf_counter()
     if not run.chosen.is_file():
         raise NoRunError(f"{run.path} is not finished, so nothing is chosen yet: resume it by {run.command}")
-    with run.owned():
-        pass  # told now and not after minutes; the lock itself is only for writing
     plan = _plan(run, wanted)
+    _check_opened(run, wanted, plan)
+    with run.owned():
+        # That it is in use is told now and not after minutes. Pictures of an earlier analysis go with its record.
+        (run.path / ANALYSIS_FILE).unlink(missing_ok=True)
+        overlays.remove_pictures(run.path)
     settings = run.settings()
     manifest = load_manifest(run.data)
     decode = replace(settings.decode, image_size=plan.model.trial.model.image_size)
@@ -237,6 +240,19 @@ def _refuse_nothing(found: Sequence[LayerSimilarity], *, images: int, split_imag
     )
 
 
+def _check_opened(run: RunFolder, wanted: Wanted, plan: _Plan) -> None:
+    """Raise `UsageError` where Grad-CAM maps are wanted on images that the search did not open for both models."""
+    if plan.reference is None or not wanted.cams or wanted.cam_split != "test":
+        return
+    keys = plan.reference.trial.key, plan.wanted.key
+    missing = [key for key in keys if not (run.trial(key) / "predictions_test.npz").is_file()]
+    if missing:
+        raise UsageError(
+            f"--gradcam-split test: the test split was not opened for {' and '.join(missing)}; only `ttl-deploy search` "
+            "opens it, for the reference and the members of the front. Use --gradcam-split val"
+        )
+
+
 def _draw_cams(
     run: RunFolder, wanted: Wanted, plan: _Plan, manifest: Manifest, cache: PixelCache, device: torch.device
 ) -> tuple[Cams | None, str]:
@@ -245,14 +261,7 @@ def _draw_cams(
         return None, ""
     if plan.reference is None:
         return None, "no Grad-CAM: there is no full network to set beside the model"
-    keys = plan.reference.trial.key, plan.wanted.key
-    split = wanted.cam_split
-    missing = [key for key in keys if not (run.trial(key) / f"predictions_{split}.npz").is_file()]
-    if missing:
-        raise UsageError(
-            f"--gradcam-split {split}: the {split} split was not opened for {' and '.join(missing)}; only `ttl-deploy "
-            "search` opens it, for the reference and the members of the front. Use --gradcam-split val"
-        )
+    keys, split = (plan.reference.trial.key, plan.wanted.key), wanted.cam_split
     full, cut = stored_predictions.read([run.trial(key) for key in keys], split=split)
     picked = overlays.pick_images(full, cut, most=wanted.cams, seed=_SEED)
     stored_predictions.record_openings([full, cut], split=split, command=wanted.command, by="analyze")

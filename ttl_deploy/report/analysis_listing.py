@@ -146,7 +146,10 @@ def explain(found: Analysis) -> Iterator[str]:
         "Noise is Gaussian, in as many samples and directions. Positions of one image are no independent samples, so "
         "random networks are the fairer baseline."
     )
-    yield "CKA takes one sample per image: the features averaged over the map. Around 0 is what chance gives."
+    yield (
+        "CKA takes one sample per image: the features averaged over the map. It is 0 in the mean for unrelated ones; "
+        "random networks are not unrelated, as they pass on what the images look like."
+    )
     if found.random_seeds:
         yield f"Random networks were drawn with the seeds {', '.join(map(str, found.random_seeds))}."
     undefined = {one.cut: one.svcca_reason for one in found.similarities if one.svcca_reason}
