@@ -248,8 +248,8 @@ def _check_opened(run: RunFolder, wanted: Wanted, plan: _Plan) -> None:
     missing = [key for key in keys if not (run.trial(key) / "predictions_test.npz").is_file()]
     if missing:
         raise UsageError(
-            f"--gradcam-split test: the test split was not opened for {' and '.join(missing)}; only `ttl-deploy search` "
-            "opens it, for the reference and the members of the front. Use --gradcam-split val"
+            f"--gradcam-split test: the test split was not opened for {' and '.join(missing)}; only `ttl-deploy "
+            "search` opens it, for the reference and the members of the front. Use --gradcam-split val"
         )
 
 
