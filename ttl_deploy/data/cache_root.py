@@ -36,7 +36,7 @@ def cache_errors(folder: Path) -> Iterator[None]:
 
 
 def require_space(folder: Path, size_bytes: int, *, remedy: str = "") -> None:
-    """Raise `StorageError`, also with a `remedy`, unless the disk of `folder` has room for `size_bytes` and a little."""
+    """Raise `StorageError`, also with a `remedy`, unless `folder`'s disk has room for `size_bytes` and a little."""
     free = shutil.disk_usage(folder).free
     needed = size_bytes + (16 << 20)
     if free < needed:

@@ -216,8 +216,8 @@ def _read(data: str, reading: Reading, *, progress: Progress | None) -> tuple[st
             "MedMNIST .npz"
         )
     raise UsageError(
-        f"{data} does not exist: give a folder of images, a table (.csv, .tsv, .parquet), a MedMNIST .npz, or a built-in "
-        "demo such as phantom:blob"
+        f"{data} does not exist: give a folder of images, a table (.csv, .tsv, .parquet), a MedMNIST .npz, or a "
+        "built-in demo such as phantom:blob"
     )
 
 
