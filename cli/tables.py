@@ -20,22 +20,62 @@ _PIPE_WIDTH = 400
 """A file or a pipe has no width, and gets all columns."""
 _GAP = 3
 """Characters between two columns of a table."""
+_EDGES = 2
+"""Characters at both ends of a row."""
+_OF_NUMBERS = (*"0123456789+-−~≤≥<>", "")
+"""How the texts of a column of numbers begin."""
+_FOLDED = 12
+"""The least width of a column of longer texts."""
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", numeric: Sequence[bool] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str = "",
+    numeric: Sequence[bool] = (),
+    keep: Sequence[str] = (),
 ) -> None:
-    """Print a table, by default with all columns but the first right aligned; a pipe gets it in full width."""
+    """Print a table, by default with all columns but the first right aligned; a pipe gets it in full width.
+
+    On a terminal that is too narrow, texts are folded, numbers never; columns that still do not fit are left out and
+    named, from the right, those to `keep` last.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    console, cells = _console(), [tuple(row) for row in rows]
+    rights = tuple(numeric) or (False, *[True] * (len(columns) - 1))
+    widths = [_least_width([heading, *(row[at] for row in cells)]) for at, heading in enumerate(columns)]
+    shown = _choose_columns(columns, widths, keep, console.width)
     table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column, right in zip(columns, numeric or (False, *[True] * (len(columns) - 1)), strict=True):
-        table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    _console().print(table)
+    for at in shown:
+        justify = "right" if rights[at] else "left"
+        table.add_column(Text(columns[at]), justify=justify, overflow="fold", min_width=widths[at])
+    for row in cells:
+        table.add_row(*(Text(row[at]) for at in shown))
+    console.print(table)
+    if hidden := [column for at, column in enumerate(columns) if at not in shown and column]:
+        print(f"left out, as the terminal is narrow: {', '.join(hidden)}; a file or a pipe gets them")
+
+
+def _choose_columns(columns: Sequence[str], widths: Sequence[int], keep: Sequence[str], width: int) -> list[int]:
+    """Return the numbers of the columns that fit side by side."""
+    shown = list(range(len(columns)))
+    while len(shown) > 1 and sum(widths[at] for at in shown) + _GAP * (len(shown) - 1) + _EDGES > width:
+        shown.remove(max(shown[1:], key=lambda at: (columns[at] not in keep, at)))
+    return shown
+
+
+def _least_width(texts: Sequence[str]) -> int:
+    """Return how narrow a column may become, its heading first: of numbers and short texts not at all."""
+    from rich.cells import cell_len
+
+    widest = max(map(cell_len, texts))
+    if all(text[:1] in _OF_NUMBERS for text in texts[1:]):
+        return widest
+    return max(max(map(cell_len, texts[0].split()), default=0), min(widest, _FOLDED))
 
 
 def _console() -> "Console":
@@ -207,7 +247,7 @@ def print_bench(report: "BenchReport") -> None:
         columns = ("row", "artifact", "target", "precision", "from", "batch", "threads", *percents)
         columns += ("noise ms", "images/s")
         title = f"{report.rows[0].mode} on {machine.processor}, {machine.cores} cores"
-        _print_numbered(columns, map(_bench_cells, report.rows), title=title)
+        _print_numbered(columns, map(_bench_cells, report.rows), title=title, keep=("artifact", *percents, "noise ms"))
         costs = ("row", "cold start ms", "import + open + first run ms", "peak MB", "added MB", "mJ/image")
         _print_numbered(costs, map(_bench_costs, report.rows))
     _print_stretches(report)
@@ -268,8 +308,10 @@ def _boundaries(report: "BenchReport") -> Iterator[str]:
     yield from (stretch.boundary for one in report.imported for stretch in one.stretches)
 
 
-def _print_numbered(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    print_table(columns, [(str(number), *row) for number, row in enumerate(rows, 1)], title=title)
+def _print_numbered(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", keep: Sequence[str] = ()
+) -> None:
+    print_table(columns, [(str(number), *row) for number, row in enumerate(rows, 1)], title=title, keep=keep)
 
 
 def _bench_cells(row: "BenchRow") -> tuple[str, ...]:
