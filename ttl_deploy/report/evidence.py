@@ -29,7 +29,7 @@ class FrontEvidence:
     `chosen` is the sentence on the chosen candidate's verdict, `badge` that verdict in a word, and `shown` whether it
     is shown to be as good as the reference. `verdicts` is None where there are none, which `absence` explains.
     `standings` say who is on the front, and `seeded` whether there are several seeds. `roles` name the chosen one and
-    the reference, `metrics` holds every score of both, `classes` those of each class where there are more than two.
+    the reference, `metrics` holds every score of both, `classes` those of each class where more than one is scored.
     """
 
     chosen: str
@@ -76,7 +76,7 @@ def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str])
                 (f"{METRIC_WORDS[metric]}, {name}", metric, number)
                 for metric in METRICS
                 for number, name in enumerate(classes)
-                if len(classes) > 2
+                if len(classes) > 2 or _has_several(points)
             ],
         ),
     )
@@ -116,6 +116,11 @@ def _find_points(front: Front, choice: Choice | None) -> dict[str, FrontPoint]:
     if front.reference is not None and front.point(front.reference) not in points.values():
         points["reference"] = front.point(front.reference)
     return points
+
+
+def _has_several(points: dict[str, FrontPoint]) -> bool:
+    """Tell whether each of the classes is scored, as of two classes only one is unless an image can have both."""
+    return any(len(score.per_class) > 1 for point in points.values() for score in point.validation)
 
 
 def _columns(points: dict[str, FrontPoint]) -> dict[str, dict[str, Score]]:
