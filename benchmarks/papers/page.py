@@ -106,7 +106,7 @@ def _published_of(name: str, row: Row, published: Mapping[str, Any]) -> str:
 
 
 def _published(row: Mapping[str, Any]) -> str:
-    told = f"{row['name']} " + (f"{row['auroc']:g}" if "auroc" in row else "")
+    told = str(row["name"]) + (f" {row['auroc']:g}" if "auroc" in row else "")
     told += f" ± {row['sd']:g}" if "sd" in row else ""
     return told + (f", {row['steps']:,} steps" if "steps" in row else "")
 
