@@ -3,7 +3,7 @@
 ::
 
     runs/<name>/
-      config.json  env.json  command.txt  ledger.jsonl
+      config.json  origins.json  env.json  command.txt  ledger.jsonl
       data/{manifest.csv,fingerprint.json,checks.json,quarantine.csv}
       profile.json
       trials/<cut>__<strategy>__s<seed>/{trial.json,metrics.jsonl,result.json,best.safetensors,
