@@ -7,11 +7,19 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _ANSWER_S = 60
+# Chromium reads commands from descriptor 3 and answers on 4, which may be in use in this process.
+_BECOME = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -20,16 +28,16 @@ class Browser:
     def __init__(self, folder: Path):
         commands, self._out = os.pipe()
         self._in, answers = os.pipe()
-        # Chromium reads commands from descriptor 3 and answers on 4; these copies lie clear of both.
+        # Copies that lie clear of 3 and 4.
         ends = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 10) for one in (commands, answers)]
         self._process = subprocess.Popen(
             [
+                *(sys.executable, "-c", _BECOME, *map(str, ends)),
                 *(CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
                 *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
                 *("--remote-debugging-pipe", f"--user-data-dir={folder}", "about:blank"),
             ],
-            preexec_fn=lambda: (os.dup2(ends[0], 3), os.dup2(ends[1], 4)),
-            close_fds=False,
+            pass_fds=ends,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
