@@ -61,6 +61,7 @@ def test_free_kernels_are_allowed_only_meanwhile(gpu: ModuleType) -> None:
         assert not torch.backends.cudnn.benchmark
 
 
+@pytest.mark.slow
 def test_every_precision_of_a_cut_is_a_row_of_the_table_and_what_is_missing_says_why(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

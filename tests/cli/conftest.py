@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SEARCH = shlex.split(
     "search --backbone shufflenet_v2_x0_5 --weights none --data 'phantom:texture?patients=30&size=32&seed=1' "
@@ -83,6 +85,19 @@ def ttl_deploy(cache: Path, tmp_path: Path) -> Run:
 def finished(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a search and an export have run: `runs/…` below it."""
     here = tmp_path_factory.mktemp("finished")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return search_and_export(here, cache)
+    shared = tmp_path_factory.getbasetemp().parent / "finished"  # one for all of pytest's processes, each has a copy
+    with FileLock(shared.with_suffix(".lock")):
+        if not shared.exists():
+            made = shared.with_suffix(".making")
+            made.mkdir()
+            search_and_export(made, cache).replace(shared)
+    return shutil.copytree(shared, here, dirs_exist_ok=True)
+
+
+def search_and_export(here: Path, cache: Path) -> Path:
+    """Run a search and an export in a folder, and return it."""
     for arguments in (SEARCH, ["export"]):
         done = call(arguments, cwd=here, TTL_DEPLOY_CACHE=str(cache))
         assert done.returncode == 0, done.stderr

@@ -47,6 +47,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], code: int, *words: st
         assert word in line, line
 
 
+@pytest.mark.slow
 def test_an_empty_folder(search: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_refused(search("--data", tmp_path / "empty"), 3, "empty")
@@ -57,6 +58,7 @@ def test_data_that_are_not_there(search: Run, tmp_path: Path) -> None:
     assert_refused(search("--data", tmp_path / "nowhere"), 2, "nowhere", "does not exist")
 
 
+@pytest.mark.slow
 def test_one_class_only(search: Run, images: Path) -> None:
     shutil.rmtree(images / "ill")
     assert_refused(search("--data", images), 3, "'well'")
@@ -64,9 +66,10 @@ def test_one_class_only(search: Run, images: Path) -> None:
 
 def test_a_text_file_named_jpg(search: Run, images: Path) -> None:
     (images / "ill" / "notes.jpg").write_text("not an image")
-    assert_refused(search("--data", images), 3, "notes.jpg")
+    assert_refused(search("--data", images, "--skip", "profile"), 3, "notes.jpg")
 
 
+@pytest.mark.slow
 def test_a_row_whose_file_is_missing(search: Run, images: Path) -> None:
     (images / "labels.csv").write_text("path,label\nwell/00.png,well\nill/01.png,ill\nill/gone.png,ill\n")
     assert_refused(search("--data", images), 3, "gone.png")
@@ -82,6 +85,7 @@ def test_a_patient_in_two_splits(search: Run, images: Path) -> None:
     assert_refused(search("--data", images), 3, "anna", "train", "test")
 
 
+@pytest.mark.slow
 def test_an_identical_image_in_two_splits(search: Run, images: Path) -> None:
     for number, path in enumerate(sorted(images.rglob("*.png"))):
         split = "test" if number % 4 == 0 else "train"
@@ -95,6 +99,7 @@ def test_an_identical_image_in_two_splits(search: Run, images: Path) -> None:
     assert_refused(search("--data", images), 3, "copy.png", original.name)
 
 
+@pytest.mark.slow
 def test_a_validation_split_with_one_class(search: Run, images: Path) -> None:
     for number, path in enumerate(sorted(images.rglob("*.png"))):
         split = "val" if path.parent.name == "well" and number % 2 else "train"
@@ -131,8 +136,8 @@ def test_an_unknown_plug_in(search: Run, images: Path, flag: str) -> None:
     [
         (("--gpus", "0,a"), "0,1"),
         (("--gpus", "0,0"), "different"),
-        (("--gpus", "0", "--device", "cpu"), "exclude each other"),
-        (("--address", "head:6379"), "--executor ray"),
+        pytest.param(("--gpus", "0", "--device", "cpu"), "exclude each other", marks=pytest.mark.slow),
+        pytest.param(("--address", "head:6379"), "--executor ray", marks=pytest.mark.slow),
     ],
 )
 def test_places_to_train_that_do_not_go_together(search: Run, images: Path, given: tuple[str, ...], word: str) -> None:
@@ -142,11 +147,11 @@ def test_places_to_train_that_do_not_go_together(search: Run, images: Path, give
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("full,magic", ("magic", "full")),
+        pytest.param("full,magic", ("magic", "full"), marks=pytest.mark.slow),
         ("full,l2-sp?alfa=1", ("alfa", "alpha")),
-        ("full,l2-sp,full", ("'full'", "twice")),
+        pytest.param("full,l2-sp,full", ("'full'", "twice"), marks=pytest.mark.slow),
         pytest.param("distill?teacher=magic", ("magic",), marks=pytest.mark.slow),
-        ("full,lwft?freeze=layer9", ("layer9", "layer4.1")),
+        pytest.param("full,lwft?freeze=layer9", ("layer9", "layer4.1"), marks=pytest.mark.slow),
         pytest.param("transfusion?upto=layer9", ("layer9", "layer4.1"), marks=pytest.mark.slow),
     ],
 )
@@ -186,9 +191,9 @@ def test_an_output_folder_below_a_file(search: Run, images: Path, tmp_path: Path
         ("--fit", "squash", "fit"),
         ("--seeds", "0,0", "seeds"),
         ("--max-latency", "5", "5ms"),
-        ("--device", "cuda:77", "cuda:77"),
+        pytest.param("--device", "cuda:77", "cuda:77", marks=pytest.mark.slow),
         ("--pool", "median", "pool"),
-        ("--val-fraction", "0.9", "val_fraction"),
+        pytest.param("--val-fraction", "0.9", "val_fraction", marks=pytest.mark.slow),
     ],
 )
 def test_a_setting_out_of_range(search: Run, images: Path, flag: str, value: str, word: str) -> None:

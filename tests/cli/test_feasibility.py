@@ -123,6 +123,7 @@ def test_only_feasible_cuts_and_the_reference_are_trained(
     assert {point["cut"] for point in json.loads(again.stdout)["front"]["points"]} == {"stage2.3", "full"}
 
 
+@pytest.mark.slow
 def test_trials_in_a_ledger_stay_on_the_front_whatever_the_limit_is_now(
     ttl_deploy: Run, search_arguments: list[str], run_folder: Path, tmp_path: Path
 ) -> None:

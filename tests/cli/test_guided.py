@@ -73,6 +73,7 @@ def test_the_front_holds_every_exit_beside_what_was_trained_by_itself(ttl_deploy
     assert report.returncode == 0, report.stderr
 
 
+@pytest.mark.slow
 def test_an_exit_is_exported_and_makes_the_decisions_of_the_joint_network(ttl_deploy: Run, run: Path) -> None:
     done = ttl_deploy("export", run, "--cut", "stage2.3", "--strategy", "joint", "--json")
     assert done.returncode == 0, done.stderr
@@ -104,6 +105,7 @@ def test_a_search_killed_at_any_stage_ends_as_an_uninterrupted_one(
         assert (tmp_path / path.relative_to(run.parent)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_without_confirmation_and_test_the_joint_network_alone_is_trained_and_the_test_split_stays_closed(
     ttl_deploy: Run, weights: Path, tmp_path: Path
 ) -> None:
@@ -136,7 +138,11 @@ def test_without_the_joint_training_the_probe_names_the_finalists(
         (("--skip", "prob"), "did you mean probe"),
         (("--skip", "joint", "--policy", "halving"), "no such stage"),
         (("--skip", "profile", "--max-latency", "5ms"), "max_latency"),
-        (("--strategy", "from-joint", "--skip", "joint", "--weights", "none"), "a head at every cut"),
+        pytest.param(
+            ("--strategy", "from-joint", "--skip", "joint", "--weights", "none"),
+            "a head at every cut",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_stages_that_cannot_be_left_out_are_refused(ttl_deploy: Run, given: tuple[str, ...], word: str) -> None:
@@ -160,7 +166,11 @@ def test_a_probe_scores_every_cut_and_trains_nothing(ttl_deploy: Run, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("given", "word"), [(("--cuts", "stage9"), "stage9"), (("--weights", "nowhere.pth"), "nowhere.pth")]
+    ("given", "word"),
+    [
+        (("--cuts", "stage9"), "stage9"),
+        pytest.param(("--weights", "nowhere.pth"), "nowhere.pth", marks=pytest.mark.slow),
+    ],
 )
 def test_a_probe_refuses_what_it_cannot_use(ttl_deploy: Run, given: tuple[str, str], word: str) -> None:
     done = ttl_deploy("probe", *DATA, "--weights", "none", *given)

@@ -76,6 +76,7 @@ def test_too_few_patients_to_judge_8_bits_by_exit_with_4_and_publish_nothing(
     assert list(copy.glob("exports/*")) == []
 
 
+@pytest.mark.slow
 def test_8_bits_lie_beside_single_precision_and_say_what_ran(
     ttl_deploy: Run, run: Path, exported: subprocess.CompletedProcess[str]
 ) -> None:
@@ -95,6 +96,7 @@ def test_8_bits_lie_beside_single_precision_and_say_what_ran(
     assert "Try 1" in page
 
 
+@pytest.mark.slow
 def test_verify_judges_8_bits_by_the_gate_in_the_artifact(
     ttl_deploy: Run, run: Path, exported: subprocess.CompletedProcess[str]
 ) -> None:
@@ -108,6 +110,7 @@ def test_verify_judges_8_bits_by_the_gate_in_the_artifact(
     assert report["parity"]["auroc"]["difference"]["low"] > -0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_one_wrong_normalisation_constant_exits_with_4(
     ttl_deploy: Run, run: Path, tmp_path: Path, exported: subprocess.CompletedProcess[str], precision: str

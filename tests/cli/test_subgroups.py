@@ -191,6 +191,7 @@ def test_a_register_that_cannot_be_used_does_not_stop_a_search(
     assert "whether other runs opened this test split before is not known" in page
 
 
+@pytest.mark.slow
 def test_a_data_set_without_columns_is_told_and_a_named_column_refused(
     plain: tuple[Path, subprocess.CompletedProcess[str]], ttl_deploy: Run
 ) -> None:

@@ -67,7 +67,14 @@ def test_the_tutorial_has_a_command_for_every_step():
     )
 
 
-@pytest.mark.parametrize("line", commands(), ids=lambda line: line[1])
+@pytest.mark.parametrize(
+    "line",
+    [
+        # What these do is tested elsewhere too, and takes long.
+        pytest.param(line, id=line[1], marks=pytest.mark.slow if line[1] in ("export", "cuts", "bench") else ())
+        for line in commands()
+    ],
+)
 def test_a_command_of_the_tutorial_runs(line, here, ttl_deploy):
     done = ttl_deploy(*line[1:], cwd=here, **QUICK)
     # A benchmark of so little may be inconclusive, and says so by its exit code.

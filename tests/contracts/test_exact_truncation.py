@@ -40,7 +40,10 @@ FAMILIES = {
 NETWORKS = [network for networks in FAMILIES.values() for network in networks]
 SIDE = {"inception_v3": 96, "maxvit_t": 224, "cbr:large-t": 224, "cbr:tiny": 96}
 # Drawing their weights, or running them, takes many seconds.
-LARGE = ("alexnet", "vgg11", "vgg13_bn", "maxvit_t", "vit_b_32", "wide_resnet50_2", "densenet201", "cbr:large-t")
+LARGE = (
+    *("alexnet", "vgg11", "vgg13_bn", "maxvit_t", "vit_b_32", "wide_resnet50_2", "densenet201", "cbr:large-t"),
+    *("swin_v2_t", "efficientnet_v2_s", "efficientnet_b2", "resnext50_32x4d", "mnasnet1_3", "shufflenet_v2_x1_5"),
+)
 
 
 def side_of(network: str) -> int:

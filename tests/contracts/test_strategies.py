@@ -24,6 +24,8 @@ Train = Callable[..., None]
 SIDE, CPU = 32, torch.device("cpu")
 NEEDED = {"lwft": "lwft?freeze=layer1.0", "transfusion": "transfusion?upto=layer1.0"}
 STRATEGIES = [NEEDED.get(name, name) for name in plugins.names("strategies")] + ["distill?learn=lp-ft&features=1"]
+RESUMED_FAST = ("full", "lp-ft", "auto-rgn", "gradual-last-first", "distill")
+"""One of each kind: a single phase, two, rates that follow gradients, many phases, a teacher."""
 SETTINGS = TrainSettings(
     epochs=4,
     batch_size=16,
@@ -147,7 +149,9 @@ def test_the_loss_falls(train: Train, strategy: str, tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy", [pytest.param(one, marks=() if one in RESUMED_FAST else pytest.mark.slow) for one in STRATEGIES]
+)
 def test_a_resumed_trial_ends_bit_for_bit_as_an_uninterrupted_one(train: Train, strategy: str, tmp_path: Path) -> None:
     train(strategy, tmp_path / "whole")
     for stop_after in (1, 2, 3):

@@ -111,7 +111,7 @@ def test_sixteen_bits_save_about_the_stated_share_per_image(backbone: str) -> No
 
 
 @pytest.mark.parametrize(("backbone", "cut"), CASES)
-@pytest.mark.parametrize("images", [4, 16])
+@pytest.mark.parametrize("images", [pytest.param(4, marks=pytest.mark.slow), 16])
 def test_the_estimate_is_the_peak_of_a_real_training(backbone: str, cut: str, images: int) -> None:
     spec = describe(backbone, cut)
     real = watch_training(build(spec), images)

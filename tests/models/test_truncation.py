@@ -129,7 +129,7 @@ def test_a_truncated_model_can_be_copied_and_exported() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["alexnet", "densenet121", "mobilenet_v2", "resnet18", "squeezenet1_1", "swin_t"])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_taps_return_what_the_trunk_of_every_cut_returns(backbone: str, training: bool) -> None:
     cuts = [cut.name for cut in list_cuts(backbone, image_size=64, classes=2)]
     chosen = [*cuts[:: max(1, len(cuts) // 3)], "full"]
