@@ -82,10 +82,10 @@ def test_an_existing_search_is_named_and_left_as_it_is(ttl_deploy: Run, finished
 @pytest.mark.parametrize(
     ("given", "code"),
     [
-        (("--data", "nowhere"), 2),
-        (("--data", "one.csv"), 3),
+        pytest.param(("--data", "nowhere"), 2, marks=pytest.mark.slow),
+        pytest.param(("--data", "one.csv"), 3, marks=pytest.mark.slow),
         (("--max-params", "10"), 5),
-        (("--device", "cuda:77"), 2),
+        pytest.param(("--device", "cuda:77"), 2, marks=pytest.mark.slow),
     ],
 )
 def test_what_a_search_would_refuse_is_refused_in_the_same_words(

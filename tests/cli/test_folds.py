@@ -22,6 +22,7 @@ SEARCH = shlex.split(
 )
 
 
+@pytest.mark.slow
 def test_folds_test_every_image_once_and_their_scores_are_averaged(ttl_deploy: Run, tmp_path: Path) -> None:
     command = [*SEARCH, "-o", tmp_path / "cv"]
     done = ttl_deploy(*command, "--json")

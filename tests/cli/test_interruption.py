@@ -91,7 +91,9 @@ def test_a_killed_search_ends_with_the_ledger_of_an_uninterrupted_one(
         assert weights == (run_folder / "trials" / trial.name / "best.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_search_says_how_to_resume(
     number: signal.Signals, code: int, start: Callable[[], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
@@ -119,7 +121,7 @@ def test_a_worker_that_is_killed_is_started_again(
     assert facts(tmp_path / "run") == facts(run_folder)
 
 
-@pytest.mark.parametrize("lines", [1, 3, -1])
+@pytest.mark.parametrize("lines", [pytest.param(1, marks=pytest.mark.slow), 3, -1])
 def test_a_ledger_that_ends_early_is_completed_without_training_again(
     lines: int, ttl_deploy: Run, search_arguments: list[str], run_folder: Path, tmp_path: Path
 ) -> None:

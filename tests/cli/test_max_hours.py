@@ -74,6 +74,7 @@ def test_without_any_time_nothing_is_chosen_and_the_error_says_how_to_go_on(
     assert not (tmp_path / "run" / "chosen.json").exists()
 
 
+@pytest.mark.slow
 def test_a_search_that_ran_out_of_time_chooses_on_validation_and_goes_on_to_the_same_end(
     stop_early: Callable[[RunFolder], tuple[Found, Clock]],
     ttl_deploy: Run,

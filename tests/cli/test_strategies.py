@@ -42,6 +42,7 @@ def trained(run: Path) -> list[str]:
     return [str(fact["key"]) for fact in facts(run) if str(fact["event"]).startswith("trial_")]
 
 
+@pytest.mark.slow
 def test_every_candidate_and_the_teacher_is_trained_once_in_the_order_of_the_plan(run: Path) -> None:
     assert trained(run) == ORDER
     assert {path.name for path in (run / "trials").iterdir()} == set(ORDER)
@@ -49,6 +50,7 @@ def test_every_candidate_and_the_teacher_is_trained_once_in_the_order_of_the_pla
     assert teachers == {key: f"full__full__{key[-2:]}" if "distill" in key else None for key in ORDER}
 
 
+@pytest.mark.slow
 def test_the_front_compares_all_of_them_and_the_tables_say_which_is_which(ttl_deploy: Run, run: Path) -> None:
     front = json.loads(ttl_deploy("front", run, "--json").stdout)["front"]
     names = [point["name"] for point in front["points"]]
@@ -67,6 +69,7 @@ def test_the_front_compares_all_of_them_and_the_tables_say_which_is_which(ttl_de
         ]
 
 
+@pytest.mark.slow
 def test_the_choice_names_a_candidate_and_its_test_split_was_opened(run: Path) -> None:
     chosen = json.loads((run / "chosen.json").read_text())
     assert chosen["sentence"].count(f"{chosen['cut']} ({chosen['strategy']})") >= 1
@@ -78,6 +81,7 @@ def test_the_choice_names_a_candidate_and_its_test_split_was_opened(run: Path) -
     assert {(cut, strategy.replace("?", "-").replace("=", "-").replace("&", "-")) for cut, strategy in tested} == opened
 
 
+@pytest.mark.slow
 def test_the_report_shows_both_strategies_and_the_teacher(ttl_deploy: Run, run: Path) -> None:
     done = ttl_deploy("report", run)
     assert done.returncode == 0, done.stderr

@@ -82,6 +82,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_groups_are_scored_on_the_opened_test_split_without_torch(
     subgroups: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_groups_are_scored_on_the_opened_test_split_without_torch(
         assert (group.images, group.positives) == (len(own), sum(truth))
 
 
+@pytest.mark.slow
 def test_each_use_of_the_test_split_is_in_the_ledger_and_validation_is_none(
     subgroups: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -123,6 +125,7 @@ def test_each_use_of_the_test_split_is_in_the_ledger_and_validation_is_none(
     assert "It was opened 3 times" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_names_from_the_table_are_text_in_terminal_csv_and_report(
     subgroups: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -137,6 +140,7 @@ def test_names_from_the_table_are_text_in_terminal_csv_and_report(
     assert HOSTILE not in page.replace("\\u003c", "<").partition("subgroups-plot")[0]
 
 
+@pytest.mark.slow
 def test_small_groups_say_so_in_the_terminal(subgroups: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = subgroups("--bands", "age=20", "--by", "sex")
     line = next(line for line in done.stdout.splitlines() if "below 20" in line)
@@ -144,6 +148,7 @@ def test_small_groups_say_so_in_the_terminal(subgroups: Callable[..., subprocess
     assert " site:" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -209,6 +214,7 @@ def test_a_data_set_without_columns_is_told_and_a_named_column_refused(
     assert 'id="subgroups"' not in (here / "run" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_second_search_on_the_same_test_split_is_allowed_and_visible(searched: Made) -> None:
     here, _, (first, second) = searched
     warning = f"this test split has been opened once before by other runs [{here / 'one'} (search, 20"

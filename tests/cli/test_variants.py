@@ -52,6 +52,7 @@ def test_a_search_killed_while_it_trains_variants_goes_on_with_the_same(run: Pat
     assert again == weights
 
 
+@pytest.mark.slow
 def test_finalists_and_the_full_network_stand_beside_their_variants(run: Path) -> None:
     front = json.loads((run / "front.json").read_text())
     names = {point["cut"]: point for point in front["points"]}
@@ -71,6 +72,7 @@ def test_finalists_and_the_full_network_stand_beside_their_variants(run: Path) -
     assert "trains finalists at other widths and input sizes" in page
 
 
+@pytest.mark.slow
 def test_a_variant_ships_with_its_own_input_size_and_makes_its_own_decisions(run: Path, cache: Path) -> None:
     def do(*arguments: str) -> subprocess.CompletedProcess[str]:
         done = call(arguments, cwd=run.parent, TTL_DEPLOY_CACHE=str(cache))

@@ -38,7 +38,9 @@ pixels.decode_bytes = decode_bytes
 decoding.PATIENCE_S = 4.0
 """
 RUN = """
-import sys
+import signal, sys
+# Tests that run in the background of a shell are begun with interrupts ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 {trouble}
 from ttl_deploy.data import open_cache, prepare
 from ttl_deploy.data.cache import decode_images

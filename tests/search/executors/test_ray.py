@@ -189,6 +189,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 def test_trainings_side_by_side_end_as_on_one_machine(executor: Watched, tasks: list[Task], undisturbed: Facts) -> None:
     listener = Listener(tasks)
     assert train(executor, listener) == undisturbed
@@ -197,6 +198,7 @@ def test_trainings_side_by_side_end_as_on_one_machine(executor: Watched, tasks: 
     assert not listener.notes
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_loses_at_most_an_epoch(
     executor: Watched, tasks: list[Task], undisturbed: Facts
 ) -> None:
@@ -216,6 +218,7 @@ def rest() -> None:
     time.sleep(100)
 
 
+@pytest.mark.slow
 def test_what_a_signal_raises_comes_out_of_a_call_of_rays_as_it_is(cluster: Cluster) -> None:
     def interrupt(number: int, frame: object) -> NoReturn:
         raise InterruptedError("by the test")
@@ -231,6 +234,7 @@ def test_what_a_signal_raises_comes_out_of_a_call_of_rays_as_it_is(cluster: Clus
         ray.cancel(answer, force=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
@@ -247,11 +251,13 @@ def test_what_the_user_must_mend_is_raised_as_it_is(
     assert type(raised.value) is error
 
 
+@pytest.mark.slow
 def test_a_node_without_the_files_is_named(executor: Watched, tasks: list[Task], tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=rf"node \S+ does not see the pixel cache .*{tmp_path.name}"):
         list(executor.run([replace(tasks[0], cache=str(tmp_path / "none"))], report=lambda position, progress: None))
 
 
+@pytest.mark.slow
 def test_without_a_gpu_there_is_none(executor: Watched, tasks: list[Task]) -> None:
     assert executor.find_device("auto").type == "cpu"
     with pytest.raises(TargetUnavailableError, match="no node of the Ray cluster has a GPU"):
@@ -284,6 +290,7 @@ def test_more_than_any_node_has_is_asked_of_the_largest() -> None:
         fit({"CPU": 1}, [{"memory": 10.0}])
 
 
+@pytest.mark.slow
 def test_closing_leaves_no_worker(executor: Watched, tasks: list[Task]) -> None:
     long = [replace(one, trial=replace(one.trial, train=replace(one.trial.train, epochs=100))) for one in tasks]
 
@@ -301,6 +308,7 @@ def divide() -> float:
     return 1 / 0
 
 
+@pytest.mark.slow
 def test_an_error_of_our_own_fails_the_trial_with_its_traceback_in_the_log(cluster: Cluster, tasks: list[Task]) -> None:
     log = log_path(tasks[0])
     log.parent.mkdir(parents=True)
