@@ -75,6 +75,7 @@ def test_a_row_whose_file_is_missing(search: Run, images: Path) -> None:
     assert_refused(search("--data", images), 3, "gone.png")
 
 
+@pytest.mark.slow
 def test_a_patient_in_two_splits(search: Run, images: Path) -> None:
     rows = [f"well/{n:02d}.png,well,p{n},train" for n in range(0, 24, 2)] + [
         f"ill/{n:02d}.png,ill,p{n},train" for n in range(1, 24, 2)
@@ -160,6 +161,7 @@ def test_a_list_of_strategies_with_a_bad_one(search: Run, images: Path, given: s
     assert not (images.parent / "fresh").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the shared weights are not here")
 def test_weights_of_another_network(search: Run, images: Path) -> None:
     weights = next(WEIGHTS.glob("squeezenet1_1*.pth"))
@@ -172,6 +174,7 @@ def test_weights_that_are_no_weights(search: Run, images: Path, tmp_path: Path) 
     assert_refused(search("--data", images, "--weights", tmp_path / "weights.pth"), 2, "weights.pth")
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_cannot_be_written(search: Run, images: Path) -> None:
     assert_refused(search("--data", images, "-o", "/proc/ttl-deploy-run"), 74, "/proc/ttl-deploy-run", "writable")
 
@@ -214,6 +217,7 @@ def test_an_unknown_option_in_the_config_file(ttl_deploy: Run, tmp_path: Path) -
     assert_refused(ttl_deploy("search", "--config", "search.toml"), 2, "epoks", "epochs")
 
 
+@pytest.mark.slow
 def test_limits_that_no_cut_meets_are_refused_before_any_training(ttl_deploy: Run, tmp_path: Path) -> None:
     data = "phantom:texture?patients=30&size=32&seed=1"
     common = ("--weights", "none", "--image-size", "32", "--profile-seconds", "0.05", "-o", "run", "--cuts", "stage2.3")

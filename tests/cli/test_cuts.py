@@ -85,6 +85,7 @@ def test_what_cannot_be_done_is_refused_before_anything_takes_time(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_says_how_to_go_on_and_keeps_what_it_has(tmp_path: Path) -> None:
     command = ["ttl-deploy", *timed("--latency", "--seconds", "0.3", "--cuts", "all")]
     code = f"import sys; sys.argv = {command!r}; from ttl_deploy_cli.main import main; main()"

@@ -97,6 +97,7 @@ def test_an_impossible_limit_ends_with_code_5_before_any_image_is_decoded(
     assert not (tmp_path / "run" / "ledger.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_only_feasible_cuts_and_the_reference_are_trained(
     ttl_deploy: Run, search_arguments: list[str], tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def test_stages_that_cannot_be_left_out_are_refused(ttl_deploy: Run, given: tupl
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_probe_scores_every_cut_and_trains_nothing(ttl_deploy: Run, tmp_path: Path) -> None:
     done = ttl_deploy("probe", *DATA, "--weights", "none", "--cuts", "stages", "-o", "probe.json", "--json")
     assert done.returncode == 0, done.stderr
@@ -165,6 +166,7 @@ def test_a_probe_scores_every_cut_and_trains_nothing(ttl_deploy: Run, tmp_path: 
     assert "stage3.7" in table.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "word"),
     [

@@ -91,6 +91,7 @@ def test_a_killed_search_ends_with_the_ledger_of_an_uninterrupted_one(
         assert weights == (run_folder / "trials" / trial.name / "best.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
@@ -121,6 +122,7 @@ def test_a_worker_that_is_killed_is_started_again(
     assert facts(tmp_path / "run") == facts(run_folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [pytest.param(1, marks=pytest.mark.slow), 3, -1])
 def test_a_ledger_that_ends_early_is_completed_without_training_again(
     lines: int, ttl_deploy: Run, search_arguments: list[str], run_folder: Path, tmp_path: Path

@@ -44,6 +44,7 @@ def test_weights_that_end_before_the_full_network_cost_only_the_reference(ttl_de
     assert "layer4.0.conv1.weight" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wanted_cut_that_the_weights_do_not_cover_is_refused(ttl_deploy: Run) -> None:
     weights = SHARED / "weights" / "resnet18-conv1_to_layer3.pth"
     data = SHARED / "data" / "cxr_kermany_native"
