@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from ttl_deploy.errors import UsageError
 
+from .reading_options import PARAMETERS
 from .sources import PREFIX, Given, find_settings, option_name
 from .verbosity import QUIET, USUAL, VERBOSE, choose_level
 
@@ -53,13 +54,16 @@ _SHARED = {"config": ConfigOption, "verbose": VerboseOption, "quiet": QuietOptio
 
 
 def with_shared_options(run: Callable[..., None]) -> Callable[..., None]:
-    """Return a command's function with the options that all commands have."""
+    """Return a command's function with the options that all commands have.
+
+    In the place of `**reading` it gets those that say how a data set is read, behind `data`.
+    """
 
     @functools.wraps(run)
     def command(*, config: Path | None, verbose: bool, quiet: bool, **options: Any) -> None:
         run(**options)  # the shared options did their work before: see `Command`
 
-    own = inspect.signature(run).parameters.values()
+    own = _with_reading(tuple(inspect.signature(run).parameters.values()))
     for parameter in own:
         if parameter.name in _TABLES:
             (option,) = parameter.annotation.__metadata__
@@ -69,9 +73,22 @@ def with_shared_options(run: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
         for name, annotation in _SHARED.items()
     ]
+    own = tuple(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own)
     command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined] # functions take attributes
-    command.__annotations__ = {**run.__annotations__, **_SHARED}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
     return command
+
+
+def _with_reading(own: tuple[inspect.Parameter, ...]) -> tuple[inspect.Parameter, ...]:
+    kept = tuple(parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD)
+    if len(kept) == len(own):
+        return own
+    reading = (
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in PARAMETERS.items()
+    )
+    behind = 1 + [parameter.name for parameter in kept].index("data")
+    return (*kept[:behind], *reading, *kept[behind:])
 
 
 def _complete_from(table: str) -> Callable[[str], list[str]]:

@@ -1,23 +1,11 @@
 """`ttl-deploy inspect`: what a data set holds, and what is wrong with it, before anything is trained."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .reading_options import (
-    Blank,
-    ClassMap,
-    ImageCol,
-    ImageRoot,
-    LabelCol,
-    Labels,
-    MaxBad,
-    PatientCol,
-    SplitCol,
-    Uncertain,
-    read_reading,
-)
+from .reading_options import read_reading
 
 if TYPE_CHECKING:
     from ttl_deploy.records.inspection import Inspection, NearDuplicates, Spread
@@ -29,16 +17,6 @@ _NAMED = 5
 
 def run(
     data: Annotated[str, typer.Argument(help="Folder, table, or phantom[:kind].")],
-    image_col: ImageCol = None,
-    label_col: LabelCol = None,
-    patient_col: PatientCol = None,
-    split_col: SplitCol = None,
-    label: Labels = None,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    class_map: ClassMap = None,
-    image_root: ImageRoot = None,
-    max_bad: MaxBad = None,
     val_fraction: Annotated[float, typer.Option(help="Share of the images for validation, where made here.")] = 0.15,
     test_fraction: Annotated[float, typer.Option(help="Share of the images for the test, where made here.")] = 0.15,
     split_seed: Annotated[int, typer.Option(help="Seed of the splits made here.")] = 0,
@@ -46,12 +24,12 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the record to this JSON file.")] = None,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
+    **reading: Any,
 ) -> None:
     """Look at every image of a data set: counts, sizes, brightness, copies across splits, give-aways of the label.
 
     Splits and checks are those of `search`. Paths and patients' ids appear in the output: keep it where the data are.
     """
-    options = dict(locals())
     from ttl_deploy.records import codec
     from ttl_deploy.search.inspection import inspect_data
 
@@ -60,7 +38,7 @@ def run(
     with show_stages(enabled=progress) as step:
         found = inspect_data(
             data,
-            reading=read_reading(options),
+            reading=read_reading(reading),
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             split_seed=split_seed,

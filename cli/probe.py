@@ -5,19 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .reading_options import (
-    Blank,
-    ClassMap,
-    ImageCol,
-    ImageRoot,
-    LabelCol,
-    Labels,
-    MaxBad,
-    PatientCol,
-    SplitCol,
-    Uncertain,
-)
-
 if TYPE_CHECKING:
     from ttl_deploy.records.scores import Score
 
@@ -33,16 +20,6 @@ def run(
     ] = None,
     cuts: Annotated[str, typer.Option(help="all, stages, or names separated by commas.")] = "all",
     image_size: Annotated[int | None, typer.Option(help="Side of the square image in pixels [224].")] = None,
-    image_col: ImageCol = None,
-    label_col: LabelCol = None,
-    patient_col: PatientCol = None,
-    split_col: SplitCol = None,
-    label: Labels = None,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    class_map: ClassMap = None,
-    image_root: ImageRoot = None,
-    max_bad: MaxBad = None,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Use at most so many training images.")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of the splits made here [0].")] = None,
     pool: Annotated[str | None, typer.Option(help="avg, max, avgmax, gem or flatten [avg].")] = None,
@@ -50,12 +27,14 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the records to this JSON file.")] = None,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
+    **reading: Any,
 ) -> None:
     """Rank the cuts of a frozen backbone by a linear classifier on pooled features: one forward pass, no training.
 
     A first look, not a choice: finetuning changes the ranking, of the shallow cuts most.
     """
     flags: dict[str, Any] = dict(locals())
+    flags |= flags.pop("reading")
     from ttl_deploy import plugins
     from ttl_deploy.files import publish_text
     from ttl_deploy.records import codec

@@ -42,6 +42,19 @@ ImageRoot = Annotated[
     str | None, typer.Option(metavar="FOLDER", help="Where the table's images lie [the table's folder].")
 ]
 MaxBad = Annotated[float | None, typer.Option(min=0, max=1, help="Stop above this share of unreadable images [0.01].")]
+PARAMETERS = {
+    "image_col": ImageCol,
+    "label_col": LabelCol,
+    "patient_col": PatientCol,
+    "split_col": SplitCol,
+    "label": Labels,
+    "uncertain": Uncertain,
+    "blank": Blank,
+    "class_map": ClassMap,
+    "image_root": ImageRoot,
+    "max_bad": MaxBad,
+}
+"""What a command gets in the place of its `**reading`."""
 _FIELDS = {field.name for field in dataclasses.fields(Reading)} - {"labels", "classes"}
 OPTIONS = frozenset(_FIELDS | {"label", "class_map"})
 """The options' names in a config file."""

@@ -3,24 +3,12 @@
 import hashlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ttl_deploy.errors import UsageError
 
-from .reading_options import (
-    Blank,
-    ClassMap,
-    ImageCol,
-    ImageRoot,
-    LabelCol,
-    Labels,
-    MaxBad,
-    PatientCol,
-    SplitCol,
-    Uncertain,
-)
 from .settings import build_settings, parse_gpus
 from .sources import store_origins, typed_command
 
@@ -81,16 +69,6 @@ def run(
             "percentile=LOW/HIGH (docs/dicom.md) [auto]."
         ),
     ] = None,
-    image_col: ImageCol = None,
-    label_col: LabelCol = None,
-    patient_col: PatientCol = None,
-    split_col: SplitCol = None,
-    label: Labels = None,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    class_map: ClassMap = None,
-    image_root: ImageRoot = None,
-    max_bad: MaxBad = None,
     val_fraction: Annotated[float | None, typer.Option(help="Share of patients for validation [0.15].")] = None,
     test_fraction: Annotated[float | None, typer.Option(help="Share of patients for the test [0.15].")] = None,
     split_seed: Annotated[int | None, typer.Option(help="Seed of splits that are made here [0].")] = None,
@@ -202,12 +180,14 @@ def run(
     ] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
+    **reading: Any,
 ) -> None:
     """Find where to cut: train the candidates, score them on held-out patients, choose the smallest that is as good.
 
     Only --backbone and --data are required. The same command resumes an interrupted run.
     """
     flags = dict(locals())
+    flags |= flags.pop("reading")
     for name in _NO_SETTINGS:
         flags.pop(name)
     settings = build_settings(flags)

@@ -6,19 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .reading_options import (
-    Blank,
-    ClassMap,
-    ImageCol,
-    ImageRoot,
-    LabelCol,
-    Labels,
-    MaxBad,
-    PatientCol,
-    SplitCol,
-    Uncertain,
-    read_reading,
-)
+from .reading_options import read_reading
 
 if TYPE_CHECKING:
     from ttl_deploy.records.trials import SearchSettings
@@ -29,16 +17,6 @@ NAME = "verify"
 def run(
     artifact: Annotated[Path | None, typer.Argument(help="Artifact, or run folder with one [the newest].")] = None,
     data: Annotated[str | None, typer.Option(help="Labelled images to verify with [the run's own data].")] = None,
-    image_col: ImageCol = None,
-    label_col: LabelCol = None,
-    patient_col: PatientCol = None,
-    split_col: SplitCol = None,
-    label: Labels = None,
-    uncertain: Uncertain = None,
-    blank: Blank = None,
-    class_map: ClassMap = None,
-    image_root: ImageRoot = None,
-    max_bad: MaxBad = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +27,7 @@ def run(
     target: Annotated[str | None, typer.Option(help="Runtime and device to run on [the artifact's own].")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    **reading: Any,
 ) -> None:
     """Compare an artifact with the trained model: probabilities, flipped decisions, scores side by side.
 
@@ -56,7 +35,6 @@ def run(
     torch. Exit code 4 if they differ by more than the limit or a decision flips; below fp32, if the gate that the
     artifact carries does not hold (docs/precision.md).
     """
-    options = dict(locals())
     import platform
     import re
 
@@ -80,7 +58,7 @@ def run(
     if target is None and opened.target_note:
         say(opened.target_note)
     with show_steps(f"verifying {opened.manifest.name} with {source}") as update:
-        images = _labelled_images(opened, source, split=split, options=options, settings=settings, update=update)
+        images = _labelled_images(opened, source, split=split, reading=reading, settings=settings, update=update)
         report = verify(opened, images, target=target, threads=threads)
     if owner:
         folder = make_folder(owner.bench(re.sub(r"[^A-Za-z0-9.-]+", "_", platform.node() or "unknown")))
@@ -98,7 +76,7 @@ def _labelled_images(
     source: str,
     *,
     split: str | None,
-    options: Mapping[str, Any],
+    reading: Mapping[str, Any],
     settings: "SearchSettings | None",
     update: Any,
 ) -> Any:
@@ -119,7 +97,7 @@ def _labelled_images(
         if settings
         else {}
     )
-    reading = read_reading(options, like=settings.reading if settings else None)
+    reading = read_reading(reading, like=settings.reading if settings else None)
     manifest = prepare(source, reading=reading, **same)
     known = artifact.references()
     if split is None:

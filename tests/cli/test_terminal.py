@@ -104,7 +104,7 @@ def test_verbose_shows_what_libraries_log_and_warn_of():
         "import sys, logging, warnings\n"
         "from ttl_deploy_cli.verbosity import choose_level\n"
         "choose_level(int(sys.argv[1]))\n"
-        "logging.getLogger('some.library').info('it is told')\n"
+        "logging.getLogger('some.package').info('it is told')\n"
         "warnings.warn('something is old')\n"
     )
     said = {
@@ -114,7 +114,7 @@ def test_verbose_shows_what_libraries_log_and_warn_of():
     assert (said["-1"].stdout, said["-1"].stderr) == ("", "")
     assert "UserWarning: something is old" in said["0"].stderr
     assert "it is told" not in said["0"].stderr
-    assert "INFO some.library: it is told" in said["1"].stderr
+    assert "INFO some.package: it is told" in said["1"].stderr
     assert "something is old" in said["1"].stderr
     assert said["1"].stdout == ""
 

@@ -90,7 +90,7 @@ def payloads(base):
         *("../secret/canary.png\n", "a.png\n../secret/canary.png", "*.png", "?.png", "[a].png", "$(cat a.png)"),
         *("`id`", "|id", ";id", "a.png;id", "a.png&&id", "x" * 300, "x" * 5000, "x/" * 3000 + "a.png", "../" * 3000),
         *(f"../set/a.png{end}" for end in ("", "/", "/..", "/../../secret/canary.png", "\\..\\..")),
-    ]  # fmt: skip
+    ]  # fmt: skip # rows of payloads
     leads = ("", "./", "sub/", "sub/deep/", "sub/./", "folder/../", "nowhere/", "a.png/", "/", "sub/up/")
     climbs = ("..", "../..", "../../..", "../../../..", "../" * 11 + "..")
     ends = ("secret/canary.png", "./secret/canary.png", "etc/passwd", "set/../secret/canary.png")

@@ -35,7 +35,7 @@ from ttl_deploy.search.tasks import Task
 from ttl_deploy.training.loop import Progress
 
 import ray  # isort: skip # after ray_cluster, which makes settings for it
-from ray.cluster_utils import Cluster  # isort: skip
+from ray.cluster_utils import Cluster  # isort: skip # as above
 
 SIDE, EPOCHS = 48, 5
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}

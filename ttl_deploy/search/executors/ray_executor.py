@@ -22,10 +22,10 @@ from ttl_deploy.search.tasks import Task, failure
 from ttl_deploy.training.loop import Progress, TrialError
 
 # After our own modules: ray_cluster makes settings that Ray reads when it is imported.
-import ray  # isort: skip
-from ray.exceptions import RayError, RayTaskError  # isort: skip
-from ray.util.queue import Queue  # isort: skip
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
+import ray  # isort: skip # see above
+from ray.exceptions import RayError, RayTaskError  # isort: skip # see above
+from ray.util.queue import Queue  # isort: skip # see above
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip # see above
 
 _LOOK_EVERY_S = 0.2
 _CHECK_EVERY_S = 5.0
