@@ -74,12 +74,8 @@ def test_a_flag_beats_the_config_file(config: Path) -> None:
 
 
 def test_every_option_of_the_config_file_is_a_flag() -> None:
-    import inspect
-
-    from ttl_deploy_cli import search
-
-    flags = set(inspect.signature(search.run).parameters)
-    assert flags >= OPTIONS
+    search = typer.main.get_command(app).commands["search"]
+    assert {parameter.name for parameter in search.params} >= OPTIONS
 
 
 def test_a_value_of_the_wrong_kind_is_refused(config: Path) -> None:
