@@ -343,9 +343,7 @@ def name_file(device: torch.device, *, quick: bool) -> str:
 
 def draw_row(row: Row) -> str:
     """Return a row for reading, one line per figure."""
-    lines = [
-        f"  {key:<28} {value}" for key, value in row.items() if key not in ("kind", "spread", "losses_cpu", "losses")
-    ]
+    lines = [f"  {key:<28} {value}" for key, value in row.items() if key not in UNPRINTED]
     return "\n".join([str(row["kind"]), *lines])
 
 

@@ -28,8 +28,3 @@ def choose_level(level: int) -> None:
 def is_quiet() -> bool:
     """Tell whether only results and errors are wanted."""
     return _level == QUIET
-
-
-def is_verbose() -> bool:
-    """Tell whether details are wanted."""
-    return _level == VERBOSE

@@ -13,8 +13,6 @@ Features = NDArray[np.floating]
 VARIANCE_SHARE = 0.99
 _FLAT = 1e-12
 """A variance below this share of the features' mean square is rounding, not variation."""
-FEWEST_IMAGES = 4
-"""The unbiased HSIC divides by n - 3."""
 
 
 @dataclass(frozen=True, slots=True)

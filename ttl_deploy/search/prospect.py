@@ -20,7 +20,7 @@ from ttl_deploy.search.imagined import Course, Possible, follow, imagine_worlds,
 from ttl_deploy.search.preparation import count_images, prepare_data, profile_plan
 from ttl_deploy.search.probing import MOST_TRAIN_IMAGES
 from ttl_deploy.search.profile import describe_without_latency, profile_cuts
-from ttl_deploy.search.profile_key import ProfilePlan, latency_keys
+from ttl_deploy.search.profile_key import latency_keys
 from ttl_deploy.search.study import check_names
 from ttl_deploy.search.variants import most_variants
 
@@ -137,10 +137,6 @@ def _find_unmeasured(settings: SearchSettings, specs: Sequence[ModelSpec]) -> tu
     plan = profile_plan(settings)
     keys = latency_keys({spec.cut: spec for spec in specs}, plan)
     return tuple(spec for spec in specs if _count_rounds(keys[spec.cut]) < plan.rounds)
-
-
-def latency_plan(settings: SearchSettings) -> ProfilePlan:
-    return ProfilePlan(target=settings.profile_target, seconds=settings.profile_seconds)
 
 
 def _count_rounds(key: str) -> int:

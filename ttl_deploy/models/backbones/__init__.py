@@ -43,11 +43,6 @@ def find_backbone(name: str) -> Backbone:
     return find_own(name)
 
 
-def check_backbone(name: str) -> None:
-    """Raise what `find_backbone` raises."""
-    find_backbone(name)
-
-
 def build_backbone(name: str, *, image_size: int) -> nn.Module:
     """Build a backbone with random weights and its own classes; only some need to know the image's side in pixels.
 
