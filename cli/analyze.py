@@ -13,7 +13,9 @@ NAME = "analyze"
 
 def run(
     run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None,
-    cut: Annotated[str | None, typer.Option(help="This trained cut [the chosen one].")] = None,
+    cut: Annotated[
+        str | None, typer.Option(help="This trained cut [the chosen one; the best smaller one where that is full].")
+    ] = None,
     strategy: Annotated[
         str | None, typer.Option(help="The cut as trained by this one [the best on validation].")
     ] = None,

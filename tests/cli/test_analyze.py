@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,17 @@ def test_the_full_network_alone_has_nothing_beside_it(run: RunFolder) -> None:
     assert any("full network itself" in note for note in found.notes)
     with pytest.raises(UsageError, match="--against full"):
         analyse(run, Wanted(cut="full", against=("full",)))
+
+
+def test_where_the_search_chose_the_full_network_the_best_smaller_one_is_looked_at(run: RunFolder) -> None:
+    choice = run.read_choice()
+    points = {point.cut: point for point in run.read_front().points}
+    codec.save(run.chosen, replace(choice, cut="full", strategy=points["full"].strategy))
+    best = max((point.validation[0].value or 0.0, cut) for cut, point in points.items() if cut != "full")[1]
+    found = analyse(run, Wanted(cams=0, cuts=("maxpool",), against=("full",)))
+    assert found.cut == best
+    assert any(f"the search chose the full network itself, so this is of {best}" in note for note in found.notes)
+    assert found.reference is not None
 
 
 def test_a_run_that_is_not_finished_is_refused(run: RunFolder) -> None:

@@ -152,7 +152,7 @@ class _Plan:
 
 
 def _plan(run: RunFolder, wanted: Wanted) -> _Plan:
-    model = stored_subgroups.find_model(run, cut=wanted.cut, strategy=wanted.strategy)
+    model, instead = _find_model(run, wanted)
     own = networks.load_trained(run, model.key)
     reference, why = _find_reference(run, model, own)
     if reference is None and wanted.against is not None and "full" in wanted.against:
@@ -166,8 +166,24 @@ def _plan(run: RunFolder, wanted: Wanted) -> _Plan:
         reference=reference,
         pairs=_choose_pairs(against, full=reference is not None),
         cuts=chosen,
-        notes=(why,) if why else (),
+        notes=tuple(note for note in (instead, why) if note),
     )
+
+
+def _find_model(run: RunFolder, wanted: Wanted) -> tuple[WantedModel, str]:
+    """Return the named or chosen model; in place of a chosen full network the best smaller one, with a note."""
+    model = stored_subgroups.find_model(run, cut=wanted.cut, strategy=wanted.strategy)
+    points = [
+        point for point in run.read_front().points if point.cut != FULL and wanted.strategy in (None, point.strategy)
+    ]
+    if wanted.cut is not None or model.candidate.cut != FULL or not points:
+        return model, ""
+    best = max(points, key=lambda point: sum(value or 0.0 for value in point.seed_values) / len(point.seeds)).candidate
+    note = (
+        f"the search chose the full network itself, so this is of {best.cut}, the smaller one that is best on "
+        "validation; --cut names another, and --cut full looks at the full network alone"
+    )
+    return stored_subgroups.find_model(run, cut=best.cut, strategy=best.strategy), note
 
 
 def _find_reference(run: RunFolder, model: WantedModel, own: Trained) -> tuple[Trained | None, str]:

@@ -330,9 +330,9 @@ def _judge(
     verdict: Verdict
     needed = None
     if not_worse <= setting.alpha and enough:
-        verdict, reason = "non-inferior", f"worse by {setting.margin:g} or more is excluded"
+        verdict, reason = "non-inferior", f"a loss of {setting.margin:g} or more is excluded"
     elif worse <= setting.alpha:
-        verdict, reason = "inferior", f"worse by less than {setting.margin:g}, or better, is excluded"
+        verdict, reason = "inferior", f"surely worse by {setting.margin:g} or more"
     else:
         needed = _need(test.standard_error, difference.value, setting)
         verdict, reason = "inconclusive", _why_inconclusive(setting, decided=not_worse <= setting.alpha, needed=needed)
