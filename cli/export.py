@@ -20,6 +20,7 @@ NAME = "export"
 
 
 def run(
+    context: typer.Context,
     run: Annotated[Path | None, typer.Argument(help="Run folder [the newest here].")] = None,
     format: Annotated[
         str,
@@ -83,6 +84,8 @@ def run(
     A lower precision is published only if it holds its gate on validation (exit code 4); see docs/precision.md.
     Engines: docs/tensorrt.md.
     """
+    import sys
+
     from ttl_deploy import plugins
     from ttl_deploy.errors import UnknownNameError, UsageError
     from ttl_deploy.records import codec
@@ -90,6 +93,7 @@ def run(
     from .engine_options import any_given, read_request, typed_options
     from .progress import say, show_stages
     from .runs import run_folder
+    from .sources import typed_command
     from .tables import print_artifact, print_engines
 
     given = typed_options(
@@ -119,6 +123,7 @@ def run(
             calibrate=calibrate,
             engine=engine,
             jetpack5=target == "jetpack5",
+            command=typed_command(context, sys.argv[1:]),
             progress=step,
         )
     if shipped.note:

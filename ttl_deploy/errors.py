@@ -98,9 +98,16 @@ class LeakageError(DataError):
 
 
 class GateError(TtlDeployError):
-    """A check that guards publication failed; nothing was published."""
+    """A check that guards publication failed; nothing was published.
+
+    `measured` is the record of what the check measured (`records.refusals.Measured`); None where it measured nothing.
+    """
 
     exit_code = 4
+
+    def __init__(self, *arguments: object, measured: object = None) -> None:
+        super().__init__(*arguments)
+        self.measured = measured
 
 
 class ArtifactError(GateError):

@@ -198,6 +198,8 @@ def test_where_nothing_holds_the_gate_the_message_names_finetuning_unless_it_was
     with pytest.raises(GateError, match=f"in {4 if wanted else 2} tries, and nothing was published") as refused:
         export(new_net(), shipped_manifest, tmp_path / "stem", given)
     assert ("--qat-epochs" in str(refused.value)) == (not wanted)
+    tries = [(one.passed, one.agreement) for one in refused.value.measured.attempts]
+    assert tries == [(False, 0.0)] * (4 if wanted else 2)
     assert list(tmp_path.iterdir()) == []
 
 

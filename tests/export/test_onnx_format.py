@@ -171,8 +171,10 @@ def test_a_file_that_is_another_model_is_not_published(quick_export, new_net, tm
     other = new_net()
     with torch.no_grad():
         other.head[-1].bias.add_(torch.tensor([0.01, 0.0, 0.0]))
-    with pytest.raises(GateError, match="the exported file is not the model"):
+    with pytest.raises(GateError, match="the exported file is not the model") as refused:
         quick_export(other, tmp_path / "stem")
+    parity = refused.value.measured.parity
+    assert parity.max_difference > parity.limit
     assert list(tmp_path.iterdir()) == []
 
 

@@ -213,8 +213,9 @@ def test_half_precision_that_changes_decisions_is_not_published(new_net, shipped
         return replace(honest(self, model), decisions_flipped=40)
 
     monkeypatch.setattr(Writing, "judge", worse)
-    with pytest.raises(GateError, match=r"fp16 does not hold the gate: 40 of 400 decisions changed"):
+    with pytest.raises(GateError, match=r"fp16 does not hold the gate: 40 of 400 decisions changed") as refused:
         export(TensorRtFormat(RTX), "fp16", new_net(), shipped_manifest, tmp_path / "stem")
+    assert refused.value.measured.parity.decisions_flipped == 40
     assert list(tmp_path.iterdir()) == []
 
 

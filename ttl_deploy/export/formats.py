@@ -19,6 +19,7 @@ from ttl_deploy.export.writer import Made, Writing, export_artifact
 from ttl_deploy.plugins import Proof
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records.artifacts import ArtifactManifest, FileFormat, Precision
+from ttl_deploy.records.refusals import Measured
 from ttl_deploy.runtime.artifact import Artifact
 from ttl_deploy.runtime.parity import PARITY_LIMIT
 
@@ -171,7 +172,8 @@ def judged(writing: Writing, model: Path) -> Made:
     if not parity.passed:
         raise GateError(
             f"{writing.precision} does not hold the gate: {'; '.join(parity.failures)}; nothing was published. "
-            "Export --precision fp32, or allow more with --max-drop"
+            "Export --precision fp32, or allow more with --max-drop",
+            measured=Measured(parity=parity),
         )
     return Made(model=model, parity=parity)
 

@@ -13,6 +13,7 @@ from ttl_deploy.export.writer import Single
 from ttl_deploy.plugins import Proof
 from ttl_deploy.processes import Outcome, run_isolated, value_of
 from ttl_deploy.records.artifacts import Attempt, Parity, Quantisation
+from ttl_deploy.records.refusals import Measured
 
 Judge = Callable[[Path], Parity]
 """Runs a model file over the validation images, and says how it did."""
@@ -57,6 +58,7 @@ class Int8Search:
     finetune: Callable[[], Single] | None = None
     _finetuned: Single | None = None
     _attempts: list[Attempt] = field(default_factory=list)
+    _last: Parity | None = None
 
     def run(self) -> Lowered:
         """Return the first try that holds the gate; raises `GateError` naming the best where none does."""
@@ -67,8 +69,9 @@ class Int8Search:
                 quantised = self._describe(recipe, kept)
                 return Lowered(model=model, parity=parity, quantisation=quantised, finetuned=self._finetuned)
             if parity.auroc is not None and parity.auroc.difference is None:
-                raise GateError(f"int8 was not published: {'; '.join(parity.failures)}. {_MORE_DATA}")
-        raise GateError(self._tell_failure())
+                told = f"int8 was not published: {'; '.join(parity.failures)}. {_MORE_DATA}"
+                raise GateError(told, measured=self._measured())
+        raise GateError(self._tell_failure(), measured=self._measured())
 
     def _prepare(self) -> None:
         done = run_isolated(quantisation.prepare, self.source, self._prepared, timeout_s=_QUANTISE_TIMEOUT_S)
@@ -165,10 +168,11 @@ class Int8Search:
                 passed=parity.passed,
             )
         )
-        self._failures = parity.failures
+        self._last = parity
         return path, parity
 
-    _failures: tuple[str, ...] = ()
+    def _measured(self) -> Measured:
+        return Measured(parity=self._last, attempts=tuple(self._attempts))
 
     def _describe(self, recipe: str, kept: tuple[str, ...]) -> Quantisation:
         return Quantisation(
@@ -184,11 +188,11 @@ class Int8Search:
         best = max(self._attempts, key=lambda one: (one.agreement, -1.0 if one.auroc_low is None else one.auroc_low))
         kept = f", {len(best.kept)} layers kept in fp32" if best.kept else ""
         low = "not known" if best.auroc_low is None else f"{best.auroc_low:+.4f}"
+        last = "; ".join(self._last.failures if self._last else ())
         return (
             f"no int8 file held the gate in {len(self._attempts)} tries, and nothing was published. Best: "
             f"{best.recipe}{kept}: {best.agreement:.2%} of decisions the same, lower bound of the AUROC difference "
-            f"{low}. Last: {'; '.join(self._failures)}. {_MORE_DATA}"
-            + ("" if self.finetune else f". {_TRY_FINETUNING}")
+            f"{low}. Last: {last}. {_MORE_DATA}" + ("" if self.finetune else f". {_TRY_FINETUNING}")
         )
 
 

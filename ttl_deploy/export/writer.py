@@ -23,15 +23,9 @@ from ttl_deploy.files import make_folder, publish_text
 from ttl_deploy.plugins import Proof
 from ttl_deploy.processes import run_isolated, value_of
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import (
-    ArtifactManifest,
-    FileFormat,
-    Gate,
-    Parity,
-    Precision,
-    Quantisation,
-)
+from ttl_deploy.records.artifacts import ArtifactManifest, FileFormat, Gate, Parity, Precision, Quantisation
 from ttl_deploy.records.quantisation import Finetuning
+from ttl_deploy.records.refusals import Measured
 from ttl_deploy.runtime.artifact import (
     FILES,
     GOLDEN,
@@ -290,7 +284,8 @@ def _finish(
         count_flips=False,
     )
     if not drawn.passed:
-        raise GateError(f"the finished file is not the model: {'; '.join(drawn.failures)}; nothing was published")
+        told = f"the finished file is not the model: {'; '.join(drawn.failures)}; nothing was published"
+        raise GateError(told, measured=Measured(parity=drawn))
     own_answers = {} if gate is None else {"file_probabilities": before.probabilities}
     write_arrays(stage / GOLDEN, images=golden.images, probabilities=golden.probabilities, **own_answers)
     if made.parity is not None:
@@ -309,7 +304,8 @@ def _check_finished(
     if parity.max_difference > limit:
         raise GateError(
             f"the exported file is not the trained model: {'; '.join(parity.failures)} against the probabilities "
-            "recorded in training; nothing was published"
+            "recorded in training; nothing was published",
+            measured=Measured(parity=parity),
         )
     return replace(strict, percentiles=parity.percentiles, sqnr_db=parity.sqnr_db, auroc=parity.auroc)
 
@@ -396,5 +392,6 @@ def _check_single(
         reference=f"torch {torch.__version__} eager in fp32 on {real.images} real and {drawn.images} synthetic images",
     )
     if not parity.passed:
-        raise GateError(f"the exported file is not the model: {'; '.join(parity.failures)}; nothing was published")
+        told = f"the exported file is not the model: {'; '.join(parity.failures)}; nothing was published"
+        raise GateError(told, measured=Measured(parity=parity))
     return parity

@@ -12,5 +12,6 @@
       earlier_openings.json  subgroups.csv
       exports/<cut>/{model.onnx,manifest.json,…}   bench/<host>/…      (several strategies: exports/<cut>__<strategy>/;
                                                         not onnx in fp32: exports/<cut>-<format>-<precision>/)
-      report.html  NEXT_STEPS.txt
+      refusals/<artifact>--<time>.json                  (exports that a check refused)
+      report.html  report.md  NEXT_STEPS.txt
 """

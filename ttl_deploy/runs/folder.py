@@ -132,6 +132,11 @@ class RunFolder:
         found = [manifest.parent for manifest in (self.path / "exports").glob("*/manifest.json")]
         return tuple(sorted(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns, reverse=True))
 
+    @property
+    def refusals(self) -> Path:
+        """A record for each export that was refused."""
+        return self.path / "refusals"
+
     def bench(self, host: str) -> Path:
         """The folder of the benchmarks measured on one machine."""
         return self.path / "bench" / host

@@ -22,11 +22,12 @@ from ttl_deploy.records.candidates import Candidate
 from ttl_deploy.records.data import Manifest, Split
 from ttl_deploy.records.engines import EngineRequest
 from ttl_deploy.records.models import ModelSpec
+from ttl_deploy.records.refusals import Asked
 from ttl_deploy.records.scores import Choice, Comparison, FrontPoint
 from ttl_deploy.records.trials import Trial, TrialResult
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.runtime.extras import installed_version
-from ttl_deploy.search import calibrating, findings, proving, qat
+from ttl_deploy.search import calibrating, findings, proving, qat, refusing
 from ttl_deploy.search.calibrating import Settled
 from ttl_deploy.search.findings import Found
 from ttl_deploy.training.loop import WEIGHTS
@@ -60,6 +61,7 @@ def ship(
     calibrate: bool = True,
     engine: EngineRequest | None = None,
     jetpack5: bool = False,
+    command: str = "",
     progress: Progress = lambda stage, done, total: None,
 ) -> Shipped:
     """Export the chosen model of a run, or that of another trained candidate, and publish it if it passes its checks.
@@ -71,7 +73,7 @@ def ship(
     builds, and with `jetpack5` its graph is one that JetPack 5 reads. Raises `UnknownNameError` for a format,
     precision, cut, strategy, seed or rule that is not there, `UsageError` for a precision that the format does not
     know, what `choose_operating_point` raises, and `GateError`, publishing nothing, where the file does not do what the
-    model does.
+    model does. Such a refusal leaves a record in the run, with the `command` that was typed.
     """
     rule = operating_point.parse_rule(operating_rule)
     plan = _Plan(
@@ -93,9 +95,11 @@ def ship(
         seed = found.choice.seed if found.choice and found.choice.candidate == wanted else _best_seed(point)
     if seed not in keys:
         raise UnknownNameError("trained seed", str(seed), map(str, keys))
-    settled = _settle(run, keys[seed], rule=rule, calibrate=calibrate)
     compared = found.front.compared(point.name)
-    return replace(_export(run, plan, point, compared, keys[seed], settled, progress), note=note)
+    asked = plan.ask(run, point, seed, rule=operating_rule, calibrate=calibrate)
+    with refusing.recorded(run, asked, command):
+        settled = _settle(run, keys[seed], rule=rule, calibrate=calibrate)
+        return replace(_export(run, plan, point, compared, keys[seed], settled, progress), note=note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,26 @@ class _Plan:
         if (self.format_name, self.precision) == ("onnx", "fp32"):
             return exports
         return exports.with_name(f"{exports.name}-{self.variant or self.format_name}-{self.precision}")
+
+    def ask(self, run: RunFolder, point: FrontPoint, seed: int, *, rule: str, calibrate: bool) -> Asked:
+        """Describe what is asked for, as a refusal would record it."""
+        return Asked(
+            artifact=_name(run.settings().backbone, self.folder(run.export(point.candidate))),
+            format=self.format_name,
+            precision=self.precision,
+            cut=point.cut,
+            strategy=point.strategy,
+            seed=seed,
+            max_drop=self.gate.max_drop,
+            qat_epochs=self.qat_epochs,
+            operating_rule=rule,
+            calibrate=calibrate,
+        )
+
+
+def _name(backbone: str, folder: Path) -> str:
+    """Return an artifact's name."""
+    return f"{backbone}-{folder.name}"
 
 
 def _exporter(format_name: str, engine: EngineRequest | None, *, jetpack5: bool, progress: Progress) -> plugins.Format:
@@ -222,7 +246,7 @@ def _export(
     weights.load_weights(model, run.trial(key) / WEIGHTS)
     folder = plan.folder(run.export(trial.candidate))
     cache = open_cache(data, replace(run.settings().decode, image_size=trial.model.image_size))
-    described = _describe(run, trial, result, point, data, settled, name=f"{trial.model.backbone}-{folder.name}")
+    described = _describe(run, trial, result, point, data, settled, name=_name(trial.model.backbone, folder))
     manifest = plan.exporter.export(
         model.eval(),
         replace(described, precision=plan.precision, comparison=compared),
