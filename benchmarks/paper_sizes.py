@@ -61,7 +61,8 @@ map is `--pool flatten`.
   (`factor=2`; 4 and 8 are possible) and weights start at random. With `copy=bottom`, the default, exactly the bottom
   comes from the pretrained network, running statistics included: TTL's code by blocks, with which what is known of
   Slim agrees. With `copy=matching` every parameter of equal name and shape does, above `keep` too, and no running
-  statistics: TTL's code by bottlenecks.
+  statistics: TTL's code by bottlenecks. The papers have hybrids of ResNets with bottlenecks and of DenseNets; those of
+  ResNet-18, ResNet-34 and MobileNetV2 (`'slim:mobilenet_v2?keep=features.6'`) follow the same rules, but are ours.
 * **CBR** networks have no published weights. Cut at its last unit, a CBR network has the size of `full` and our head,
   with the dropout of 0.1 that TTL's code has there. By two descriptions of the paper's appendix Tiny is larger than
   Small, which may be a slip; kernel, widths and the last max-pool are options: `'cbr:small?kernel=5'`. Nothing is

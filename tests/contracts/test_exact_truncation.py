@@ -33,7 +33,11 @@ FAMILIES = {
     "Swin": ("swin_t", "swin_v2_t"),
     "MaxViT": ("maxvit_t",),
     "CBR": ("cbr:tiny", "cbr:large-t"),
-    "slim": ("slim:resnet50?keep=layer2.3", "slim:densenet121?keep=features.transition2"),
+    "slim": (
+        "slim:resnet50?keep=layer2.3",
+        "slim:densenet121?keep=features.transition2",
+        "slim:mobilenet_v2?keep=features.6",
+    ),
     "timm": ("timm:resnet18", "timm:efficientnet_b0", "timm:vit_tiny_patch16_224"),
     "own": ("tests.contracts.own_network:branching", "tests.contracts.own_network:grey"),
 }

@@ -2,7 +2,9 @@
 
 `slim:resnet50?keep=layer2.3`, `slim:densenet201?keep=features.transition1`, with `factor=2` and
 `copy=bottom` unless given. Raghu et al. 2019 (Transfusion) call it "Slim": ResNet-50, everything up
-to stage 2 pretrained, the channels of the rest halved. Peng et al. (TTL) compare with it as "TF".
+to stage 2 pretrained, the channels of the rest halved. Peng et al. (TTL) compare with it as "TF". Both
+have ResNets of bottlenecks, TTL DenseNets too; ResNet-18, ResNet-34 and MobileNetV2
+(`slim:mobilenet_v2?keep=features.6`) become narrower by the same rules here, which no paper has.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,15 +18,17 @@ from torch import nn
 from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.backbones.backbone import Backbone
 from ttl_deploy.models.backbones.meta_device import ParametersOnMeta
-from ttl_deploy.models.backbones.narrowing import DenseNetTop, ResNetTop, Top
+from ttl_deploy.models.backbones.narrowing import DenseNetTop, MobileNetTop, ResNetTop, Top
 from ttl_deploy.models.backbones.torchvision_models import TorchvisionFamily
 from ttl_deploy.options import split_options
 
 # Without ResNeXt: whether its groups or the channels in a group should become fewer, no paper says.
+_RESNETS = ("resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2", "resnet18", "resnet34")
 _TOPS: Mapping[str, Top] = MappingProxyType(
     {
-        **dict.fromkeys(("resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"), ResNetTop()),
+        **dict.fromkeys(_RESNETS, ResNetTop()),
         **dict.fromkeys(("densenet121", "densenet161", "densenet169", "densenet201"), DenseNetTop()),
+        "mobilenet_v2": MobileNetTop(),
     }
 )
 _COPIES = ("bottom", "matching")
@@ -54,7 +58,7 @@ class Hybrid:
 
 
 class SlimFamily:
-    """Slim hybrids of torchvision's DenseNets and ResNets of bottlenecks.
+    """Slim hybrids of torchvision's DenseNets, ResNets and MobileNetV2.
 
     What is taken from the parent's weights is the option `copy`; the classification layer never is:
 
