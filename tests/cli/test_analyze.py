@@ -136,6 +136,9 @@ def test_too_few_images_are_refused(run: RunFolder, monkeypatch: pytest.MonkeyPa
         analyse(run, Wanted(cut="stage3.7", cuts=("stage3.7",), images=4, cams=0, against=("full",)))
     with pytest.raises(DataError, match="validation images are too few"):
         analyse(run, Wanted(cut="stage3.7", cuts=("stage3.7",), cams=0, against=("full",)))
+    monkeypatch.setattr(study, "FEWEST_IMAGES", 10_000)
+    with pytest.raises(DataError, match="validation images: similarity is measured on 10000 or more"):
+        analyse(run, FEW)
 
 
 def test_a_run_in_use_is_left_alone(run: RunFolder) -> None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.floating]
 VARIANCE_SHARE = 0.99
+FEWEST_IMAGES = 4
+"""The unbiased HSIC divides by the number of images less three."""
 _FLAT = 1e-12
 """A variance below this share of the features' mean square is rounding, not variation."""
 

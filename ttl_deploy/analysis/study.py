@@ -14,7 +14,7 @@ from ttl_deploy.analysis import networks, overlays
 from ttl_deploy.analysis.features import Network, draw_positions
 from ttl_deploy.analysis.layers import compare_layers
 from ttl_deploy.analysis.networks import RANDOM_SEEDS, Trained
-from ttl_deploy.analysis.similarity import VARIANCE_SHARE
+from ttl_deploy.analysis.similarity import FEWEST_IMAGES, VARIANCE_SHARE
 from ttl_deploy.data.cache import PixelCache, open_cache
 from ttl_deploy.data.labels import label_array
 from ttl_deploy.data.manifest_files import load_manifest
@@ -237,6 +237,11 @@ def _build_networks(plan: _Plan) -> dict[str, Network]:
 def _draw_images(manifest: Manifest, cache: PixelCache, *, most: int) -> LabelledPixels:
     """Draw validation images, in the manifest's order."""
     known = np.array(manifest.of_split("val"))
+    if len(known) < FEWEST_IMAGES:
+        raise DataError(
+            f"{len(known)} validation images: similarity is measured on {FEWEST_IMAGES} or more; search with a larger "
+            "validation split (--val-fraction)"
+        )
     drawn = np.sort(np.random.default_rng(_SEED).permutation(len(known))[:most])
     positions = known[drawn]
     labels = label_array([manifest.samples[position] for position in positions])
