@@ -115,7 +115,7 @@ def print_front(front: "Front", choice: "Choice | None") -> None:
             f"\nIs a smaller one as good as {front.reference}? On the test split, {front.verdicts.patients} patients:"
         )
         stated = (verdicts.state_verdict(found) for found in front.verdicts.verdicts)
-        for line in (*stated, *verdicts.describe_tests(front.verdicts)):
+        for line in (*stated, *verdicts.describe_margin(front.verdicts)):
             print(f"  {line}")
     if choice is not None:
         print(f"\n{choice.sentence}\n{verdicts.state_choice(front, choice)}")

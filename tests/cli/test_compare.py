@@ -160,7 +160,7 @@ def test_the_table_and_the_gate(ttl_deploy: Run, tables: tuple[Path, Path, Path]
     passed = ttl_deploy("compare", full, small, *options)
     assert passed.returncode == 0, passed.stderr
     assert "600 images of 300 patients" in passed.stdout
-    assert "small: non-inferior, a loss of 0.05 or more is excluded" in passed.stdout
+    assert "small: non-inferior, a loss of 0.05 or more is excluded; smallest margin 0.0" in passed.stdout
     assert "DeLong" not in passed.stdout
     failed = ttl_deploy("compare", full, small, "--labels", labels, "--margin", 0.001, "--gate")
     assert failed.returncode == 4

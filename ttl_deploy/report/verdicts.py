@@ -8,6 +8,7 @@ from ttl_deploy.report.listing import Listing
 from ttl_deploy.report.numbers import format_difference, format_score
 
 _LARGEST_MARGIN = 0.5
+_UNKNOWN_PATIENTS = "patients are not known, so every image counts as one: with several per patient this is too sure"
 
 
 def verdict_rows(comparison: Comparison) -> Listing:
@@ -35,20 +36,35 @@ def verdict_rows(comparison: Comparison) -> Listing:
 def state_verdict(found: NonInferiority) -> str:
     """Say one verdict, and what can be claimed: `layer3: inconclusive, too few positives: …; a loss of …`."""
     said = f"{found.model}: {found.verdict}, {found.reason}"
-    return f"{said}; {_state_margin(found)}" if found.smallest_margin is not None else said
+    if found.smallest_margin is None:
+        return said
+    smallest = f"smallest margin {format_margin(found.smallest_margin)}"
+    return f"{said}; {smallest if _is_shown(found) else _state_margin(found)}"
 
 
 def describe_tests(comparison: Comparison) -> tuple[str, ...]:
-    """Say by which margin, level and correction the verdicts were reached, a line each."""
+    """Say by which margin, level and correction the verdicts of a table were reached, a line each."""
     alpha, models = (1 - comparison.level) / 2, len(comparison.verdicts)
+    floor = f"; {said}" if (said := _state_floor(comparison)) else ""
     lines = (
         f"margin {comparison.margin:g}; {100 * comparison.level:g} % intervals, by resampling patients, not corrected",
         f"p: of being worse by the margin or more, corrected for {models} comparison{'s' * (models != 1)} by Holm's "
         f"method; at most {alpha:.3g} makes non-inferior",
-        f"smallest margin: the least at which the model would be non-inferior, corrected too{_state_floor(comparison)}",
+        f"smallest margin: the least at which the model would be non-inferior, corrected too{floor}",
     )
-    unknown = "patients are not known, so every image counts as one: with several per patient this is too sure"
-    return lines if comparison.patients_known else (*lines, unknown)
+    return lines if comparison.patients_known else (*lines, _UNKNOWN_PATIENTS)
+
+
+def describe_margin(comparison: Comparison) -> tuple[str, ...]:
+    """Say the same of verdicts that stand alone, without the columns of their table."""
+    alpha, models = (1 - comparison.level) / 2, len(comparison.verdicts)
+    lines = (
+        f"margin {comparison.margin:g}, one-sided tests at {alpha:.3g} by resampling patients, corrected for {models} "
+        f"comparison{'s' * (models != 1)} by Holm's method",
+        _state_floor(comparison),
+        "" if comparison.patients_known else _UNKNOWN_PATIENTS,
+    )
+    return tuple(line for line in lines if line)
 
 
 def state_choice(front: Front, choice: Choice) -> str:
@@ -75,7 +91,11 @@ def is_shown(front: Front, choice: Choice) -> bool:
     """Tell whether the chosen candidate is the reference or shown to be as good."""
     name = front.point_of(choice.cut, choice.strategy).name
     found = front.verdict(name)
-    return name == front.reference or (found is not None and found.verdict == "non-inferior")
+    return name == front.reference or (found is not None and _is_shown(found))
+
+
+def _is_shown(found: NonInferiority) -> bool:
+    return found.verdict == "non-inferior"
 
 
 def warn_of_choice(front: Front, choice: Choice) -> str:
@@ -104,7 +124,7 @@ def format_margin(smallest: float | None) -> str:
 def _state_floor(comparison: Comparison) -> str:
     if comparison.margin_floor is None:
         return ""
-    return f"; with so few patients none below {format_margin(comparison.margin_floor)} can be claimed of any model"
+    return f"with so few patients no margin below {format_margin(comparison.margin_floor)} can be claimed of any model"
 
 
 def _why_none(front: Front) -> str:
@@ -132,7 +152,7 @@ def _state_difference(found: NonInferiority, *, seeds: tuple[int, int]) -> str:
     if found.verdict == "inferior":
         return f"{said}, p = {_format_p(found.holm_inferior)} of losing less, after Holm's correction"
     said = f"{said}, p = {_format_p(found.holm_non_inferior)} of losing so much or more, after Holm's correction"
-    return said if found.verdict == "non-inferior" else f"{said}; {found.reason}; {_state_margin(found)}"
+    return said if _is_shown(found) else f"{said}; {found.reason}; {_state_margin(found)}"
 
 
 def _state_margin(found: NonInferiority) -> str:
