@@ -35,10 +35,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
 ) -> None:
-    """Show why a depth is enough: how much each depth changed in training, what it sees, and where the models look.
+    """Show why a depth is enough, by what the networks learned.
 
-    SVCCA and debiased CKA of the features before and after training, of the cut and the full network, and of random
-    networks; Grad-CAM maps of both models. Writes analysis.json, which `report` shows; see docs/analyze.md.
+    How much each depth changed in training, what it sees, and where the models look: SVCCA and debiased CKA of the
+    features before and after training, of the cut and the full network, and of random networks; Grad-CAM maps of both
+    models. Writes analysis.json, which `report` shows; see docs/analyze.md.
     """
     import shlex
     import sys

@@ -66,7 +66,9 @@ def run(
         float, typer.Option(min=1, metavar="SECONDS", help="With --ssh: give up after so long.")
     ] = 3600.0,
 ) -> None:
-    """Measure latency and throughput in fresh processes, warm-up apart, raw samples kept (docs/bench.md).
+    """Measure latency and throughput of exported models.
+
+    In fresh processes, warm-up apart, raw samples kept (docs/bench.md).
 
     With --ssh an artifact is copied to another machine, its engine built and compared there, and the results are
     brought back into its run, or beside it (docs/tensorrt.md).

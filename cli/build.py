@@ -34,7 +34,9 @@ def run(
     timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Give up after so long.")] = 3600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the engine's manifest as JSON.")] = False,
 ) -> None:
-    """Build the engine of an exported model here, compare it with the golden answers, and put it into the folder.
+    """Build the engine of an exported model on this machine.
+
+    Compares it with the golden answers, and puts it into the folder.
 
     Needs no torch. Without a GPU only TensorRT for RTX builds, ahead of time, and nothing is compared. An engine that
     does not answer as the model does is not published (exit code 4). See docs/tensorrt.md.

@@ -32,7 +32,9 @@ def run(
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 4 unless every model is non-inferior.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Test whether models are as good as the first one: paired, by patient, corrected for their number.
+    """Test whether models are as good as the first one.
+
+    Paired, by patient, corrected for their number.
 
     Verdicts: non-inferior, inferior, inconclusive (with the positives needed) or undefined; see docs/evidence.md.
     No model is run. A use of a run's test split is written into its ledger.

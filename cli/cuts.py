@@ -32,7 +32,9 @@ def run(
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show live progress.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:
-    """List the cuts of a backbone with parameters, MACs, their share of the full network, and feature shape.
+    """List where a backbone can be cut, and what each cut costs.
+
+    Parameters, MACs, their share of the full network, and feature shape.
 
     With --latency each cut is exported with random weights and timed; what was measured is kept, also when
     interrupted, and `ttl-deploy search` uses it.

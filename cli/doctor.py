@@ -19,7 +19,9 @@ _NAME_WIDTH = 14
 
 
 def run(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """Tell what this machine can do: targets and precisions, what is missing, the command that adds it, problems.
+    """Tell what this machine can do, and what is missing.
+
+    Targets and precisions, the command that adds what is missing, problems.
 
     Ends with 0 where the base installation works, else with the code of the problem.
     """

@@ -78,7 +78,9 @@ def run(
     compute_capability: CapabilityOption = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Export the chosen model as one verified file: uint8 images in, calibrated probabilities out.
+    """Export the chosen model as one verified file.
+
+    Images in uint8 go in, calibrated probabilities come out.
 
     Temperature and threshold are fitted on validation and stand in the file; see docs/operating-point.md.
     A lower precision is published only if it holds its gate on validation (exit code 4); see docs/precision.md.

@@ -24,7 +24,10 @@ def run(
     max_macs: Annotated[str | None, typer.Option(help="Choose only cuts with at most this many MACs, e.g. 1G.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
 ) -> None:
-    """Print a run's front; with --pick or a limit, choose anew (on validation scores) and store the choice."""
+    """Print a run's front, or choose another model of it.
+
+    With --pick or a limit it chooses anew, on validation scores, and stores the choice.
+    """
     import msgspec
 
     from ttl_deploy.errors import UnknownNameError, UsageError

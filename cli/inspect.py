@@ -26,7 +26,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
     **reading: Any,
 ) -> None:
-    """Look at every image of a data set: counts, sizes, brightness, copies across splits, give-aways of the label.
+    """Look at every image of a data set before training.
+
+    Counts, sizes, brightness, copies across splits, give-aways of the label.
 
     Splits and checks are those of `search`. Paths and patients' ids appear in the output: keep it where the data are.
     """

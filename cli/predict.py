@@ -20,7 +20,9 @@ def run(
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts and the speed as JSON.")] = False,
 ) -> None:
-    """Predict images with an artifact: path, class and one probability per class, as CSV.
+    """Predict images with an exported model.
+
+    Path, class and one probability per class, as CSV.
 
     Folders of any size stream through, in order. An image that cannot be read gets a row with the reason; the
     exit code is then 3.

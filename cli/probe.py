@@ -29,7 +29,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
     **reading: Any,
 ) -> None:
-    """Rank the cuts of a frozen backbone by a linear classifier on pooled features: one forward pass, no training.
+    """Rank the cuts of a frozen backbone in one forward pass.
+
+    By a linear classifier on pooled features; nothing is trained.
 
     A first look, not a choice: finetuning changes the ranking, of the shallow cuts most.
     """

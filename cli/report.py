@@ -24,7 +24,9 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the written files as JSON.")] = False,
 ) -> None:
-    """Write results.csv, front.csv, stages.csv, subgroups.csv, report.md and report.html, as far as a run got.
+    """Write the report of a run: page, Markdown and tables.
+
+    That is report.html, report.md, results.csv, front.csv, stages.csv and subgroups.csv, as far as the run got.
 
     Says how often the test split was opened. With --add, results that are of another file than the run exported are
     refused (exit code 3), and so are answers that are not the model's (4); see docs/tensorrt.md.

@@ -182,7 +182,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the front and the choice as JSON.")] = False,
     **reading: Any,
 ) -> None:
-    """Find where to cut: train the candidates, score them on held-out patients, choose the smallest that is as good.
+    """Find where to cut: train, test and compare candidates.
+
+    Scores them on held-out patients, and chooses the smallest that is as good.
 
     Only --backbone and --data are required. The same command resumes an interrupted run.
     """

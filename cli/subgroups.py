@@ -32,7 +32,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write the scores to this file too.")] = None,
 ) -> None:
-    """Score the chosen model by subgroup, such as sex, age band, view or site: every column of the data's table.
+    """Score the chosen model by sex, age band, view or site.
+
+    By every column of the data's table that makes groups.
 
     Each group is scored by itself, with n and intervals by patient, beside the full network; groups too small to judge
     say so. No model is run. A use of the test split is written into the run's ledger. See docs/subgroups.md.

@@ -29,7 +29,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     **reading: Any,
 ) -> None:
-    """Compare an artifact with the trained model: probabilities, flipped decisions, scores side by side.
+    """Check that an exported model decides as the trained one.
+
+    Probabilities, flipped decisions, scores side by side.
 
     The trained model's probabilities were recorded at export, by content of the image, so this needs no
     torch. Exit code 4 if they differ by more than the limit or a decision flips; below fp32, if the gate that the
