@@ -58,7 +58,7 @@ def test_the_help_imports_nothing_heavy(ttl_deploy):
     done = ttl_deploy("--help", blocked=("torch", "numpy", "onnxruntime", "rich", "pydantic", "PIL"))
     assert done.returncode == 0, done.stderr
     assert "--install-completion" in done.stdout
-    assert "..." not in done.stdout, "what a command does fits beside its name in 80 columns"
+    assert "..." not in done.stdout.partition("Commands:")[2], "what a command does fits beside its name in 80 columns"
 
 
 @pytest.mark.parametrize(
