@@ -126,7 +126,8 @@ def test_the_artifact_carries_what_the_search_said_of_its_cut(run_folder: Path) 
         return
     told = manifest["comparison"]["verdicts"]
     assert told == [one for one in front["verdicts"]["verdicts"] if one["model"] == manifest["model"]["cut"]]
-    assert f"**{told[0]['verdict']}** to full" in card
+    beside = "against" if told[0]["verdict"] == "inconclusive" else "to"
+    assert f"**{told[0]['verdict']}** {beside} full" in card
 
 
 def test_a_changed_model_file_is_refused(ttl_deploy: Run, run_folder: Path, tmp_path: Path) -> None:

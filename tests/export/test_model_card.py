@@ -43,7 +43,7 @@ def test_an_undefined_verdict_has_no_difference(shipped_manifest):
     models = {"full": np.full((4, 2), 0.5), "layer2": np.full((4, 2), 0.5)}
     comparison = noninferiority.compare(models, [0, 1, 0, 1], np.arange(4), split="test", replicates=100)
     said = beside_the_full_network(replace(shipped_manifest, comparison=comparison))
-    assert "**undefined** to full; too small" in said
+    assert "**undefined** against full; too small" in said
     assert "Difference" not in said
 
 

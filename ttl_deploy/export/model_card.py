@@ -45,7 +45,7 @@ def _limits(manifest: ArtifactManifest) -> str:
         "Not a medical device. Not for clinical use without validation on the patients and devices it would meet.",
         "The scores hold for data like those above; other scanners, ages or disease rates can change them unseen.",
         calibrated,
-        "Any image gets an answer, also one that is no radiograph: check the input before you ask.",
+        "Any image gets an answer, also one of something else altogether: check the input before you ask.",
         "No patient's image is in this folder. `golden.npz` holds images drawn by code; `reference.npz` holds only "
         "content hashes of the images used and the model's probabilities for them.",
     )
@@ -105,9 +105,10 @@ def _comparison(manifest: ArtifactManifest) -> str:
     if comparison is None:
         return "It was not tested whether this cut is as good as the full network."
     (found,) = comparison.verdicts
+    beside = "to" if found.verdict in ("non-inferior", "inferior") else "against"
     said = (
         f"On the {comparison.split} split ({comparison.patients} patients), at a margin of {comparison.margin:g} in "
-        f"AUROC: **{found.verdict}** to {_plain(comparison.reference)}; {found.reason}."
+        f"AUROC: **{found.verdict}** {beside} {_plain(comparison.reference)}; {found.reason}."
     )
     gap = found.difference
     if gap is None:
