@@ -173,6 +173,7 @@ def test_sentences_say_what_is_undefined_and_how_it_was_made(found: Analysis) ->
 def test_the_figure_has_a_line_per_pair_and_measure(found: Analysis) -> None:
     plot = draw_similarity(found)
     shown = [trace for trace in plot["data"] if trace["visible"]]
-    assert [trace["name"] for trace in shown] == ["cut-full", "random", "noise"]
+    names = ["truncated model and full network", "two random networks", "Gaussian noise"]
+    assert [trace["name"] for trace in shown] == names
     assert shown[0]["y"] == [0.9, 0.7, None]
     assert {trace["meta"]["measure"] for trace in plot["data"]} == {"svcca", "cka"}

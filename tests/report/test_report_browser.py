@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 CONTROLS = 'a[href], button, select, input, summary, [tabindex="0"]'
 FRONT = "document.querySelector('[data-plot=\"front-plot\"]')"
-FOLDED = "document.querySelectorAll('details:not([open])').length"
+FOLDED = "document.querySelectorAll('details:not([open], [data-paper=no])').length"
 FIRST_POINT = """(() => {
     const plot = document.querySelector('[data-plot="front-plot"]');
     plot.scrollIntoView({block: "center"});

@@ -213,7 +213,7 @@ def test_the_joint_training_is_drawn_as_the_exits_are_named_and_not_as_the_full_
     drawn = replace(
         guided, trials=(*guided.trials, joint), curves={**guided.curves, joint.key: guided.curves[trial.key]}
     )
-    (trace,) = [t for t in draw_curves(drawn)["data"] if joint.key in t["text"][0]]
+    (trace,) = [t for t in draw_curves(drawn)["data"] if joint.key in t["hovertemplate"]]
     assert trace["name"] == JOINT
 
 

@@ -84,8 +84,8 @@ def rows(story):
 
 def test_both_splits_stand_side_by_side_with_their_intervals(rows):
     assert "Score|Validation|Test" in rows
-    assert "sensitivity|0.911 [0.861, 0.961]|0.877 [0.827, 0.927]" in rows
-    assert "specificity|0.822 [0.772, 0.872]|0.766 [0.716, 0.816]" in rows
+    assert "Sensitivity|0.911 [0.861, 0.961]|0.877 [0.827, 0.927]" in rows
+    assert "Specificity|0.822 [0.772, 0.872]|0.766 [0.716, 0.816]" in rows
     assert "test|500|0.5333|0.4444|0.151 [0.101, 0.201]|0.062 [0.012, 0.112]" in rows
 
 

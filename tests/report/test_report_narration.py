@@ -8,11 +8,11 @@ import pytest
 
 from ttl_deploy.data.manifest_files import save_manifest
 from ttl_deploy.records import codec
-from ttl_deploy.records.artifacts import Attempt, CalibrationImages, Quantisation
+from ttl_deploy.records.artifacts import Attempt, Calibration, CalibrationImages, Gate, OperatingPoint, Quantisation
 from ttl_deploy.records.benchmarks import BenchFailure
 from ttl_deploy.records.data import Manifest, Reading, Sample
 from ttl_deploy.report.front_plot import draw_front
-from ttl_deploy.report.narration import ask, reproduction, tell_omissions
+from ttl_deploy.report.narration import ask, reproduction, tell_gap, tell_omissions
 from ttl_deploy.report.refusals import list_refusals
 from ttl_deploy.report.run_curves import read_curves
 from ttl_deploy.runs.folder import RunFolder
@@ -51,7 +51,8 @@ def test_labels_that_nobody_knows_are_counted(story):
 
 def test_the_commands_are_quoted_and_name_what_was_exported(story):
     export = story.exports[0]
-    manifest = replace(export.manifest, strategy="l2-sp?alpha=1&beta=2")
+    calibration = Calibration(temperature=1.2, split="val", images=9, patients=9, effects=())
+    manifest = replace(export.manifest, strategy="l2-sp?alpha=1&beta=2", calibration=calibration)
     commands = reproduction(replace(story, exports=(replace(export, manifest=manifest),)))
     assert commands[0] == story.command
     given = shlex.split(commands[1])
@@ -63,6 +64,28 @@ def test_the_commands_are_quoted_and_name_what_was_exported(story):
         "--strategy": "l2-sp?alpha=1&beta=2",
         "--seed": str(story.choice.seed),
     }
+
+
+def test_what_an_export_was_asked_for_besides_is_in_its_command(story):
+    export = story.exports[0]
+    point = OperatingPoint(
+        rule="sensitivity", target=0.95, threshold=0.3, low=None, high=None, level=0.95, split="val", images=9,
+        patients=9, method="", sentence="",
+    )  # fmt: skip # a table of fields
+    manifest = replace(export.manifest, precision="int8", operating_point=point, gate=Gate(max_drop=0.02))
+    (_, command, *_) = reproduction(replace(story, exports=(replace(export, manifest=manifest),)))
+    assert command.endswith(" --operating-point sensitivity=0.95 --no-calibrate --max-drop 0.02")
+
+
+def test_the_question_counts_many_classes_instead_of_naming_them(story):
+    many = replace(story.fingerprint, classes=tuple("abcdefgh"))
+    assert "tell apart 8 classes, if" in ask(replace(story, fingerprint=many))
+    assert "find 8 findings, if" in ask(replace(story, fingerprint=replace(many, multilabel=True)))
+
+
+def test_failed_trainings_are_told_with_the_answer(story):
+    assert tell_gap(story).startswith(f"1 of {len(story.trials)} trainings failed")
+    assert tell_gap(replace(story, trials=story.results)) == ""
 
 
 def failing(story):

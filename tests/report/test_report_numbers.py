@@ -80,6 +80,26 @@ def test_durations_roll_over(seconds, expected):
     assert numbers.format_duration(seconds) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "padded"),
+    [
+        ("37 M", "37.0 M"),
+        ("1.4 ms", "1.40 ms"),
+        ("2.5 %", "2.50 %"),
+        ("0.7 ms", "0.700 ms"),
+        ("100 %", "100 %"),
+        ("0.0676 MB", "0.0676 MB"),
+        ("1230 ms", "1230 ms"),
+        ("0 %", "0 %"),
+        ("7 images", "7.00 images"),
+        ("12", "12"),
+        ("not measured", "not measured"),
+    ],
+)
+def test_in_columns_numbers_with_units_have_all_three_digits(given, padded):
+    assert numbers.pad_digits(given) == padded
+
+
 def test_sizes_and_shares():
     assert numbers.format_bytes(14_213_000) == "14.2 MB"
     assert numbers.format_share(0.3441) == "34.4 %"

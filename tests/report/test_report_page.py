@@ -247,7 +247,7 @@ def test_a_benchmark_shows_what_was_measured_beside_the_latency(story):
     for words in (
         "throughput, 2 streams",
         "123 ms",  # without the interpreter
-        "83 MB",
+        "83.0 MB",
         "12.5 mJ (RAPL package-0)",
         "87 runs, fewer than asked for",
         "takes 0.500 times as long as",
@@ -273,9 +273,9 @@ def test_times_on_a_gpu_and_another_tools_stand_beside_each_other(story):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page[page.index("Benchmark on ward-pc") :]))
     assert "GPU: the network alone, between events" in text
     for cells in (
-        "tensorrt fp32 1 140 3.1 ms 3.5 ms too few samples",
-        "GPU with transfers 1 not measured there trtexec 10.3.0 30 4.5 ms too few samples too few samples none",
-        "GPU 1 tensorrt, fp32 140 3.1 ms 3.5 ms too few samples trtexec, onnxruntime 1.30.0 1 2.6 ms 3.1 ms "
+        "tensorrt fp32 1 140 3.10 ms 3.50 ms too few samples",
+        "GPU with transfers 1 not measured there trtexec 10.3.0 30 4.50 ms too few samples too few samples none",
+        "GPU 1 tensorrt, fp32 140 3.10 ms 3.50 ms too few samples trtexec, onnxruntime 1.30.0 1 2.60 ms 3.10 ms "
         "too few samples 3.000",
     ):
         assert cells in text, cells

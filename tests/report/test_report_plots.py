@@ -70,7 +70,7 @@ def test_widely_spread_costs_are_drawn_on_a_logarithmic_axis(story):
 def test_every_trial_has_a_curve_with_its_epochs(story):
     traces = draw_curves(story)["data"]
     assert len(traces) == len(story.curves)
-    by_name = {trace["text"][0].split("</b>")[0][3:]: trace for trace in traces}
+    by_name = {trace["hovertemplate"].split("</b>")[0][3:]: trace for trace in traces}
     for key, curve in story.curves.items():
         assert by_name[key]["x"] == [line.epoch for line in curve]
         assert by_name[key]["y"] == [line.val_auroc for line in curve]

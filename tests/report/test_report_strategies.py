@@ -184,10 +184,10 @@ def test_the_csv_always_says_the_strategy(tmp_path, story, many):
 def test_the_page_marks_one_row_as_chosen_and_names_its_strategy(story, many):
     page = render_page(many)
     tables = page[page.index('id="cuts-title"') : page.index('id="choice-title"')]
-    assert tables.count('<tr class="chosen">') == 2  # scores and costs
-    assert tables.count(">Strategy</th>") == 2
+    assert tables.count('<tr class="chosen">') == 3  # scores, costs, more scores
+    assert tables.count(">Strategy</th>") == 3
     assert f"by {many.choice.strategy}, seed" in page
-    assert "A line and a colour for each strategy" in page
+    assert "A colour, a mark and a line for each strategy" in page
     one = render_page(story)
     assert "Strategy</th>" not in one
     assert "strategy" not in one[one.index("<body") : one.index('id="data-title"')]

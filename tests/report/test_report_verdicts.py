@@ -90,8 +90,10 @@ def test_the_choice_s_verdict_is_said_plainly(story, verdict, words, p_value, sh
     )
     assert verdicts.warn_of_choice(front, choice) == ("" if shown else f"{warning} {verdict} (more below)")
     page = render_page(replace(story, front=front, choice=choice))
-    mark, colour = ("answer", "good") if shown else ("answer warnings", "bad")
-    assert f'<p class="{mark}"><span class="badge {colour}">{verdict}</span> {said}' in page.replace("&#39;", "'")
+    colour = "good" if shown else "bad"
+    assert f'<p class="answer {colour}"><span class="badge {colour}">{verdict}</span> {said}' in page.replace(
+        "&#39;", "'"
+    )
 
 
 def test_an_undefined_verdict_says_why(story):

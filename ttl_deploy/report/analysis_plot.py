@@ -3,7 +3,7 @@
 from typing import Any
 
 from ttl_deploy.records.analysis import PAIR_WORDS, Analysis, LayerSimilarity, Pair
-from ttl_deploy.report.analysis_listing import find_noise, title_of
+from ttl_deploy.report.analysis_listing import find_noise
 from ttl_deploy.report.looks import clean_label
 from ttl_deploy.report.plots import Plot, make_layout
 
@@ -15,6 +15,14 @@ _LOOKS: dict[Pair, tuple[str, str]] = {
     "full-random": ("#8a6fc2", "dash"),
     "cut-random": ("#8a6fc2", "dash"),
     "random-random": ("#8a949e", "dash"),
+}
+_NAMES: dict[Pair, str] = {
+    "full-start": "full network, after and before training",
+    "cut-start": "truncated model, after and before",
+    "cut-full": "truncated model and full network",
+    "full-random": "full network and a random one",
+    "cut-random": "truncated model and a random network",
+    "random-random": "two random networks",
 }
 _NOISE = "#8a949e"
 
@@ -42,7 +50,7 @@ def _draw_pair(found: Analysis, pair: Pair, measure: str) -> Plot:
     known = [found.similarity(pair, depth.cut) for depth in found.depths]
     return {
         **_line(measure, colour, dash),
-        "name": title_of(pair),
+        "name": _NAMES[pair],
         "x": list(range(len(known))),
         "y": [None if one is None else getattr(one, measure) for one in known],
         "marker": {"size": 6, "color": colour},
@@ -65,7 +73,7 @@ def _draw_noise(found: Analysis) -> Plot:
     return {
         **_line("svcca", _NOISE, "dot"),
         "mode": "lines",
-        "name": "noise",
+        "name": "Gaussian noise",
         "x": list(range(len(values))),
         "y": values,
         "text": [f"<b>{clean_label(depth.cut)}</b><br>Gaussian noise" for depth in found.depths],

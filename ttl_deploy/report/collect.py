@@ -14,6 +14,7 @@ from ttl_deploy.records.artifacts import ArtifactManifest, Parity, VerifyReport
 from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
+from ttl_deploy.records.refusals import RefusedExport
 from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.subgroups import Subgroups
 from ttl_deploy.records.target_results import TargetCheck
@@ -53,6 +54,7 @@ def collect(run: RunFolder, *, embed_images: bool = False) -> RunStory:
         trials=tuple(outcomes.values()),
         curves={key: _curve(run.trial(key) / "metrics.jsonl") for key in outcomes},
         exports=tuple(_export(run, folder) for folder in run.exports()),
+        refused=_refused(run),
         openings=tuple(
             codec.from_builtins(TestOpening, dict(entry.content)) for entry in run.ledger.of_event("test_opened")
         ),
@@ -120,6 +122,13 @@ def _export(run: RunFolder, folder: Path) -> ExportStory:
         benchmarks=tuple(bench for bench in benches if any(row.artifact_sha256 == model for row in bench.rows)),
         targets=tuple(one for path in checks if (one := codec.load(TargetCheck, path)).artifact_sha256 == model),
     )
+
+
+def _refused(run: RunFolder) -> tuple[RefusedExport, ...]:
+    """Read the refused exports in their order; of a refusal that was repeated word for word the last alone."""
+    found = [codec.load(RefusedExport, path) for path in run.refusals.glob("*.json")]
+    latest = {(one.asked, one.reason): one for one in sorted(found, key=lambda one: one.time)}
+    return tuple(sorted(latest.values(), key=lambda one: one.time))
 
 
 def _versions(run: RunFolder) -> dict[str, str]:

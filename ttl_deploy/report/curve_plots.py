@@ -1,5 +1,7 @@
 """The figures of ROC and reliability curves as plotly's JSON: one class is shown, the page takes another on demand."""
 
+import math
+
 from ttl_deploy.report.looks import clean_label
 from ttl_deploy.report.model_curves import ClassCurves, ModelCurves, ReliabilityBin, Role, RunCurves
 from ttl_deploy.report.numbers import format_score
@@ -11,6 +13,7 @@ _DASHES: dict[Role, str] = {"chosen": "solid", "reference": "dash"}
 _SYMBOLS: dict[Role, str] = {"chosen": "circle", "reference": "diamond"}
 _EXPORTED = "#2f8f5b"
 _DIAGONAL = "#7f8b98"
+_LEAST_PX, _MORE_PX = 4, 12
 
 
 def draw_roc(found: RunCurves) -> Plot:
@@ -33,7 +36,7 @@ def draw_reliability(found: RunCurves) -> Plot:
         for position, curves in enumerate(model.classes)
         for trace in _draw_bins(model, curves)
     ]
-    layout = _square("mean predicted probability", "share that was so")
+    layout = _square("mean predicted probability", "share of images that had it")
     return {"data": [_diagonal("perfectly calibrated"), *traces], "layout": layout}
 
 
@@ -73,14 +76,17 @@ def _draw_roc(model: ModelCurves, curves: ClassCurves, found: RunCurves) -> list
 
 def _draw_bins(model: ModelCurves, curves: ClassCurves) -> list[Plot]:
     name, colour = _name(model), _COLOURS[model.role]
-    drawn = [_draw_points(name, curves.bins, colour, _SYMBOLS[model.role], _DASHES[model.role])]
+    look = {"colour": colour, "symbol": _SYMBOLS[model.role], "dash": _DASHES[model.role]}
+    drawn = [{**_draw_points(name, curves.bins, **look), "name": model.role}]
     if model.role == "chosen" and curves.exported:
         told = f"exported file, temperature {model.temperature:.3g}"
-        drawn.append(_draw_points(told, curves.exported, _EXPORTED, "square-open", "dot"))
+        drawn.append(_draw_points(told, curves.exported, colour=_EXPORTED, symbol="square-open", dash="dot"))
     return [trace for trace in drawn if trace["x"]]
 
 
-def _draw_points(name: str, bins: tuple[ReliabilityBin, ...], colour: str, symbol: str, dash: str) -> Plot:
+def _draw_points(name: str, bins: tuple[ReliabilityBin, ...], *, colour: str, symbol: str, dash: str) -> Plot:
+    """Draw bins; a mark's area grows with their images, so that one of three images does not look like one of 300."""
+    most = max((one.images for one in bins), default=1)
     ups = [0.0 if one.high is None else max(0.0, one.high - one.share) for one in bins]
     downs = [0.0 if one.low is None else max(0.0, one.share - one.low) for one in bins]
     return {
@@ -89,9 +95,20 @@ def _draw_points(name: str, bins: tuple[ReliabilityBin, ...], colour: str, symbo
         "name": name,
         "x": [one.probability for one in bins],
         "y": [one.share for one in bins],
-        "error_y": {"type": "data", "array": ups, "arrayminus": downs, "thickness": 1.2, "width": 3, "color": colour},
-        "line": {"width": 1.6, "color": colour, "dash": dash},
-        "marker": {"size": 8, "color": colour, "symbol": symbol},
+        "error_y": {
+            "type": "data",
+            "array": ups,
+            "arrayminus": downs,
+            "thickness": 1,
+            "width": 2,
+            "color": f"{colour}99",
+        },
+        "line": {"width": 1.2, "color": colour, "dash": dash},
+        "marker": {
+            "size": [round(_LEAST_PX + _MORE_PX * math.sqrt(one.images / most), 1) for one in bins],
+            "color": colour,
+            "symbol": symbol,
+        },
         "text": [_describe(name, one) for one in bins],
         "hovertemplate": "%{text}<extra></extra>",
     }
@@ -127,5 +144,7 @@ def _square(x_title: str, y_title: str) -> Plot:
     layout = make_layout(x_title=x_title, y_title=y_title)
     layout["xaxis"] |= {"range": [-0.02, 1.02], "constrain": "domain"}
     layout["yaxis"] |= {"range": [-0.02, 1.02], "scaleanchor": "x", "constrain": "domain"}
-    layout["legend"] = {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0}
+    # Room for the longest legend, so that the two figures beside each other stay equally large.
+    layout["margin"] |= {"b": 132}
+    layout["legend"] = {"orientation": "v", "y": -0.2, "yanchor": "top", "x": 0, "tracegroupgap": 0}
     return layout

@@ -44,7 +44,7 @@ def draw_files(story: RunStory, axis: str, unit: float) -> dict[str, dict[str, A
             told = f"{_title(manifest)}<br>{format_bytes(size)} in {manifest.precision}"
             found.setdefault(manifest.precision, []).append((size / unit, score, told))
         if axis == "latency_s":
-            for host, row, seconds in _measured(export):
+            for host, row, seconds in find_medians(export):
                 told = (
                     f"{_title(manifest)}<br>{format_latency(seconds)} in {row.precision} on {clean_label(row.target)} "
                     f"({clean_label(host)})<br>{clean_label(row.verdict.partition(':')[0])}"
@@ -63,8 +63,8 @@ def size_of_model(manifest: ArtifactManifest) -> int:
     return sum(one.size_bytes for one in manifest.files if one.name.endswith(_MODEL_FILES))
 
 
-def _measured(export: ExportStory) -> list[tuple[str, BenchRow, float]]:
-    """Return host, row and median of this model's benchmarks of one image at a time."""
+def find_medians(export: ExportStory) -> list[tuple[str, BenchRow, float]]:
+    """Return host, row and median of this model's benchmarks of one image at a time, the newest last."""
     digests = {one.sha256 for one in export.manifest.files}
     rows = [
         (bench.machine.host, row, _median(row))

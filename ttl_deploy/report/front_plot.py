@@ -4,6 +4,7 @@ Names from data and models are cleaned first: plotly reads a subset of HTML in l
 are mid-tones that stand on light and dark paper alike; text and grid get theirs from the page.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,7 @@ from ttl_deploy.report.numbers import (
     format_score,
     format_share,
 )
-from ttl_deploy.report.plots import Plot, make_layout
+from ttl_deploy.report.plots import Plot, fit_scores, make_layout
 from ttl_deploy.report.story import RunStory
 
 _FRONT, _OTHER, _CHOSEN, _REFERENCE = "#2f7fc1", "#7f8b98", "#d9702b", "#7a5fc0"
@@ -89,14 +90,30 @@ def draw_front(story: RunStory, front: Front) -> Plot:
     axes = {
         one.axis: {
             "label": COST_WORDS[one.axis],
-            "layout": {"xaxis.title.text": one.scale.title, "xaxis.type": one.scale.kind},
+            "layout": {
+                "xaxis.title.text": one.scale.title,
+                "xaxis.type": one.scale.kind,
+                **{f"xaxis.{name}": value for name, value in _ticks(one).items()},
+            },
         }
         for one in drawings
     }
     layers = {layer: words for layer, words in _LAYERS.items() if any(layer in trace["meta"] for trace in traces)}
     layout = make_layout(x_title=first.scale.title, y_title="validation AUROC")
-    layout["xaxis"]["type"] = first.scale.kind
+    layout["xaxis"] |= {"type": first.scale.kind, **_ticks(first)}
+    validation = [auroc_of(point.validation) for point in front.points]
+    fit_scores(layout, (end for score in validation for end in (score.value, score.low, score.high)))
     return {"data": traces, "layout": layout, "axes": axes, "layers": layers | _name_precisions(traces)}
+
+
+def _ticks(drawing: _Drawing) -> Plot:
+    """Name the ticks of a logarithmic axis in full: plotly would write 2 and 5 for 0.2 and 0.5."""
+    if drawing.scale.kind != "log":
+        return {"tickmode": "auto"}
+    shown = [cost / drawing.scale.unit for cost in drawing.costs.values() if cost]
+    decades = range(math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown))) + 1)
+    values = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    return {"tickmode": "array", "tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
 _LAYERS = {"seeds": "every seed"}

@@ -7,7 +7,7 @@ from ttl_deploy.records.scores import Score
 from ttl_deploy.report.listing import auroc_of
 from ttl_deploy.report.looks import Look, clean_label, label_strategy, looks_of
 from ttl_deploy.report.numbers import format_score, format_share
-from ttl_deploy.report.plots import Plot, make_layout
+from ttl_deploy.report.plots import Plot, fit_scores, make_layout
 from ttl_deploy.report.story import RunStory
 
 _PROBE = "#8a96a3"
@@ -45,6 +45,7 @@ def draw_guidance(story: RunStory) -> Plot | None:
         traces.append(_draw_chosen(chosen.cut, auroc_of(chosen.validation), shares))
     layout = make_layout(x_title="share of the full network's MACs", y_title="validation AUROC")
     layout["xaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    fit_scores(layout, (value for trace in traces for value in trace["y"]))
     return {"data": traces, "layout": layout}
 
 

@@ -12,10 +12,11 @@ from ttl_deploy.records.scores import Front
 from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
 from ttl_deploy.report.costs import cost_rows, format_count, format_part, tell_cost
 from ttl_deploy.report.evidence import gather_evidence
+from ttl_deploy.report.exports_listing import list_exports
 from ttl_deploy.report.listing import Listing, explain_standings, front_rows
 from ttl_deploy.report.looks import show_direction_marks
 from ttl_deploy.report.model_curves import RunCurves
-from ttl_deploy.report.narration import ask, reproduction, tell_omissions
+from ttl_deploy.report.narration import ask, reproduction, tell_gap, tell_omissions
 from ttl_deploy.report.numbers import format_bytes, format_duration, format_latency, format_rest, format_score
 from ttl_deploy.report.refusals import list_refusals
 from ttl_deploy.report.story import ExportStory, RunStory
@@ -42,6 +43,7 @@ def render_markdown(story: RunStory) -> str:
         _subgroups(story),
         _training(story),
         _cost(story),
+        _exports(story.exports),
         *(_export(export) for export in story.exports),
         _refusals(story),
         _openings(story),
@@ -67,6 +69,8 @@ def _answer(story: RunStory) -> Iterator[str]:
         evidence = gather_evidence(story.front, story.choice, story.fingerprint.classes)
         yield f"**{escape(evidence.badge)}**: {escape(evidence.chosen)}"
         yield escape(story.choice.sentence)
+    if gap := tell_gap(story):
+        yield escape(gap)
 
 
 def _data(story: RunStory) -> Iterator[str]:
@@ -186,6 +190,12 @@ def _cost(story: RunStory) -> Iterator[str]:
     )
 
 
+def _exports(exports: Sequence[ExportStory]) -> Iterator[str]:
+    if len(exports) > 1:
+        yield "## Exported files"
+        yield _listing(list_exports(exports))
+
+
 def _export(export: ExportStory) -> Iterator[str]:
     manifest = export.manifest
     yield f"## Exported: {escape(manifest.name)}"
@@ -238,7 +248,11 @@ def _refusals(story: RunStory) -> Iterator[str]:
     found = list_refusals(story)
     yield "## Failures and refusals"
     if found:
-        yield _table(("What", "Which", "Why"), [(one.what, one.which, one.why) for one in found])
+        yield _table(
+            ("What", "Which", "Why", "When", "What came of it"),
+            [(one.what, one.which, "; ".join((one.why, *one.measured)), one.time, one.since) for one in found],
+        )
+        yield from _list(f"{one.which}: asked for by {one.command}" for one in found if one.command)
     else:
         yield "None is recorded."
 

@@ -18,7 +18,9 @@ BANDED = 500
 """Resamples of patients behind each band."""
 _GRID = 101
 _MOST_POINTS = 400  # of a drawn curve: more than a screen can show
-_MUCH = 500_000  # images times classes from which on scores, too, rest on fewer resamples
+_MANY = 50_000  # images times classes from which on scores, too, rest on as few resamples as bands
+_MUCH = 250_000  # and from which on both rest on the least
+_LEAST = 200
 
 Role = Literal["chosen", "reference"]
 
@@ -131,8 +133,11 @@ def trace_models(
 ) -> RunCurves:
     """Trace the curves of models on the same images.
 
-    `labels` is `(N,)`, or `(N, C)` with -1 for unknown; `patients` `(N,)`. Raises what `read_answers` does.
+    `labels` is `(N,)`, or `(N, C)` with -1 for unknown; `patients` `(N,)`. Of very many images times classes fewer
+    resamples are drawn, which the result says. Raises what `read_answers` does.
     """
+    if len(labels) * len(classes) > _MUCH:
+        replicates = min(replicates, _LEAST)
     return RunCurves(
         split=split,
         level=level,
@@ -166,7 +171,7 @@ def _trace(
     if model.temperature != 1:
         values = apply_temperature(model.probabilities, model.temperature, multilabel=labels.ndim == 2)
         calibrated = _cases(read_answers(values, labels), patients, classes)
-    scored = intervals.REPLICATES if len(labels) * len(classes) <= _MUCH else replicates
+    scored = intervals.REPLICATES if len(labels) * len(classes) <= _MANY else replicates
     return tuple(
         ClassCurves(
             name=case.name,

@@ -2,17 +2,31 @@
 
 import shlex
 
+from ttl_deploy.records.artifacts import MAX_DROP, OPERATING_RULES, ArtifactManifest
 from ttl_deploy.report.story import RunStory
+
+_NAMED = 4
+"""Of so many classes the question names each; the data section names all."""
 
 
 def ask(story: RunStory) -> str:
     """Put the question that a run answers."""
     classes = story.fingerprint.classes
-    task = "find" if story.fingerprint.multilabel else "tell apart"
+    several = story.fingerprint.multilabel
+    named = f"{len(classes)} {'findings' if several else 'classes'}" if len(classes) > _NAMED else _enumerate(classes)
     return (
-        f"How many layers of {story.settings.backbone} does it take to {task} {_enumerate(classes)}, if no more than "
+        f"How many layers of {story.settings.backbone} does it take to {'find' if several else 'tell apart'} {named}, "
+        "if no more than "
         f"{story.settings.margin:g} of the full network's AUROC may be lost?"
     )
+
+
+def tell_gap(story: RunStory) -> str:
+    """Say how many trainings failed, so that the answer rests on the others; nothing where none did."""
+    failed, all_trials = len(story.failures), len(story.trials)
+    if not failed:
+        return ""
+    return f"{failed} of {all_trials} trainings failed, and what they would have shown is missing here."
 
 
 def tell_omissions(story: RunStory) -> tuple[str, ...]:
@@ -41,12 +55,26 @@ def reproduction(story: RunStory) -> tuple[str, ...]:
     lines = [story.command]
     for export in story.exports:
         manifest = export.manifest
-        given = ["--format", manifest.format, "--precision", manifest.precision, "--cut", manifest.model.cut]
-        given += ["--strategy", manifest.strategy, "--seed", str(manifest.seed)]
-        lines.append(f"ttl-deploy export RUN {shlex.join(given)}")
+        lines.append(f"ttl-deploy export RUN {shlex.join(_export_options(manifest))}")
     if story.exports:
         lines += [f"ttl-deploy verify RUN --data {shlex.quote(story.settings.data)}", "ttl-deploy bench RUN"]
     return (*lines, "ttl-deploy report RUN")
+
+
+def _export_options(manifest: ArtifactManifest) -> list[str]:
+    """Return the options that make an artifact again, as far as its manifest tells; defaults that vary are named."""
+    given = ["--format", manifest.format, "--precision", manifest.precision, "--cut", manifest.model.cut]
+    given += ["--strategy", manifest.strategy, "--seed", str(manifest.seed)]
+    point = manifest.operating_point
+    if point is not None and point.rule in OPERATING_RULES and point.rule != "argmax":
+        share = "" if point.target is None else f"={point.target:g}"
+        given += ["--operating-point", f"{point.rule}{share}"]
+    if manifest.calibration is None:
+        given += ["--no-calibrate"]
+    if manifest.gate is not None and manifest.gate.max_drop != MAX_DROP:
+        given += ["--max-drop", f"{manifest.gate.max_drop:g}"]
+    finetuning = manifest.quantisation.finetuning if manifest.quantisation else None
+    return given if finetuning is None else [*given, "--qat-epochs", str(finetuning.epochs)]
 
 
 def _tell_unknown(story: RunStory) -> str:

@@ -1,11 +1,13 @@
 """How numbers are written for readers: three digits, prefixes, intervals in brackets."""
 
+import re
 from collections.abc import Sequence
 
 from ttl_deploy.records.scores import FrontPoint, PairedDifference, Score
 from ttl_deploy.records.subgroups import RestDifference
 
 MINUS = "−"
+_SHORT = re.compile(r"^(\d+)(?:\.(\d+))?(?= \S)")
 
 
 def format_score(score: Score) -> str:
@@ -80,6 +82,16 @@ def format_bytes(size: float) -> str:
 def format_share(share: float) -> str:
     """Write a share of the full network, as `34 %`."""
     return f"{_digits(100 * share)} %"
+
+
+def pad_digits(text: str) -> str:
+    """Fill a number before a unit up to three digits, as a column of them wants it: `37 M` becomes `37.0 M`."""
+    found = _SHORT.match(text)
+    if found is None or not float(found[0]):
+        return text
+    whole, after = found[1], found[2] or ""
+    missing = 3 - len(f"{whole}{after}".lstrip("0"))
+    return text if missing <= 0 else f"{whole}.{after}{'0' * missing}{text[found.end() :]}"
 
 
 def round_digits(value: float) -> float:

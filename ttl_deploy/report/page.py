@@ -2,12 +2,15 @@
 
 import base64
 import hashlib
+import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.evidence.subgroup_words import explain
@@ -20,12 +23,13 @@ from ttl_deploy.report.artifacts import describe_calibration, describe_operating
 from ttl_deploy.report.costs import cost_rows, describe_exhaustive, format_count, format_part, tell_cost
 from ttl_deploy.report.curve_plots import draw_reliability, draw_roc
 from ttl_deploy.report.evidence import gather_evidence
+from ttl_deploy.report.exports_listing import list_exports
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
 from ttl_deploy.report.listing import AXIS_WORDS, auroc_of, explain_strategies, format_test_seeds
 from ttl_deploy.report.looks import show_direction_marks
-from ttl_deploy.report.narration import ask, reproduction, tell_omissions
-from ttl_deploy.report.plots import draw_curves, draw_depth
+from ttl_deploy.report.narration import ask, reproduction, tell_gap, tell_omissions
+from ttl_deploy.report.plots import Plot, draw_curves, draw_depth
 from ttl_deploy.report.refusals import list_refusals
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.subgroup_plot import draw_subgroups
@@ -41,11 +45,11 @@ _FILTERS = {
     "rest": numbers.format_rest,
     "seeds": numbers.format_seeds,
     "test_seeds": format_test_seeds,
-    "quantity": numbers.format_quantity,
-    "latency": numbers.format_latency,
+    "quantity": lambda value: numbers.pad_digits(numbers.format_quantity(value)),
+    "latency": lambda value: numbers.pad_digits(numbers.format_latency(value)),
     "duration": numbers.format_duration,
-    "megabytes": numbers.format_bytes,
-    "share": numbers.format_share,
+    "megabytes": lambda value: numbers.pad_digits(numbers.format_bytes(value)),
+    "share": lambda value: numbers.pad_digits(numbers.format_share(value)),
     "trainings": format_count,
     "part": format_part,
     "auroc": auroc_of,
@@ -55,6 +59,9 @@ _FILTERS = {
     "parity": describe_parity,
     "attempt": describe_attempt,
     "beside": set_beside,
+    "sentence": lambda text: f"{text[:1].upper()}{text[1:]}",
+    "breakable": lambda text: break_names(text),
+    "compact": lambda plot: dump_plot(plot),
 }
 
 
@@ -87,6 +94,8 @@ def render_page(story: RunStory) -> str:
         reliability_plot=None if story.model_curves is None else draw_reliability(story.model_curves),
         question=ask(story),
         omissions=tell_omissions(story),
+        gap=tell_gap(story),
+        exports_listing=list_exports(story.exports),
         refusals=list_refusals(story),
         commands=reproduction(story),
         left_out=left_out(story),
@@ -98,6 +107,29 @@ def render_page(story: RunStory) -> str:
         scripts=[Markup(script) for script in scripts],
         script_hashes=Markup(" ".join(_csp_hash(script) for script in scripts)),
     )
+
+
+def break_names(name: str) -> Markup:
+    """Return a name's HTML that may be broken behind its dots and underscores."""
+    return Markup(re.sub(r"([._]+)(?=[^._])", r"\1<wbr>", str(escape(show_direction_marks(name)))))
+
+
+def dump_plot(plot: Plot) -> Markup:
+    """Return a figure as JSON for a script element: floats in six digits, which is more than a screen shows."""
+    text = json.dumps(_shorten(plot), separators=(",", ":"), allow_nan=False)
+    # As in jinja's own `tojson`: nothing may end the element, or begin a comment in it.
+    for mark in "<>&'":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)
+
+
+def _shorten(value: Any) -> Any:
+    if isinstance(value, float):
+        # What is no number has no place in JSON, and none in a figure.
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _shorten(one) for name, one in value.items()}
+    return [_shorten(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def flatten_settings(settings: SearchSettings) -> dict[str, str]:

@@ -4,7 +4,7 @@ Names from data and models are cleaned first: plotly reads a subset of HTML in l
 are mid-tones that stand on light and dark paper alike; text and grid get theirs from the page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ttl_deploy.records.candidates import ALL_EXITS, JOINT, Candidate
@@ -20,6 +20,7 @@ _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up"}
 _LEGEND_CUTS = 12
 _PALEST = 0.35
 _FEW_EPOCHS = 12
+_NARROW = 0.08  # scores closer than this have ticks of three digits
 
 
 def draw_curves(story: RunStory) -> Plot:
@@ -60,6 +61,7 @@ def draw_curves(story: RunStory) -> Plot:
     # Between whole epochs plotly would repeat them.
     layout["xaxis"] |= {"dtick": 1} if longest <= _FEW_EPOCHS else {"tickformat": "d"}
     layout["xaxis"]["rangemode"] = "normal"
+    fit_scores(layout, (line.val_auroc for curve in drawn.values() for line in curve))
     layout["showlegend"] = several or len(cuts) <= _LEGEND_CUTS
     return {"data": traces, "layout": layout}
 
@@ -151,10 +153,12 @@ def _draw_curve(key: str, curve: tuple[EpochRecord, ...], *, colour: str, best: 
             "size": [10 if line.epoch == best else 4 for line in curve],
             "symbol": ["circle-open" if line.epoch == best else "circle" for line in curve],
             "color": colour,
-            "line": {"width": [2 if line.epoch == best else 0 for line in curve], "color": colour},
+            "line": {"width": 2, "color": colour},
         },
-        "text": [f"<b>{name}</b><br>epoch {line.epoch}<br>train loss {line.train_loss:.4g}" for line in curve],
-        "hovertemplate": "%{text}<br>validation AUROC %{y:.4f}<extra></extra>",
+        # One template for all points: a text for each would be most of a long run's page.
+        "customdata": [float(f"{line.train_loss:.4g}") for line in curve],
+        "hovertemplate": f"<b>{name}</b><br>epoch %{{x}}<br>train loss %{{customdata}}<br>"
+        "validation AUROC %{y:.4f}<extra></extra>",
     }
 
 
@@ -172,6 +176,13 @@ def make_layout(*, x_title: str, y_title: str) -> Plot:
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": "#22303c", "bordercolor": "#22303c", "font": {"color": "#ffffff"}, "align": "left"},
     }
+
+
+def fit_scores(layout: Plot, values: Iterable[float | None]) -> None:
+    """Write all ticks of the vertical axis with as many digits, as the range of the scores needs."""
+    known = [value for value in values if value is not None]
+    if known:
+        layout["yaxis"]["tickformat"] = ".3f" if max(known) - min(known) < _NARROW else ".2f"
 
 
 def _candidate(trial: TrialResult | TrialFailure) -> Candidate:

@@ -8,6 +8,7 @@ from ttl_deploy.records.benchmarks import BenchReport
 from ttl_deploy.records.data import DataFingerprint, DataWarning
 from ttl_deploy.records.openings import EarlierOpenings
 from ttl_deploy.records.probe import Probe
+from ttl_deploy.records.refusals import RefusedExport
 from ttl_deploy.records.scores import Choice, Front
 from ttl_deploy.records.stages import StageCosts
 from ttl_deploy.records.subgroups import Subgroups
@@ -49,8 +50,8 @@ class RunStory:
     key. `probe` is None where there was none, `stages` before the profile. `earlier` are other runs' openings of
     the test images before this run's `openings`, None where that was not recorded; `subgroups` those of the chosen
     model, None where its data have none. `model_curves` are of the chosen model and the reference, None where nothing
-    is chosen, or their predictions are gone. `unusable` counts images that do not decode by reason. `command` is what
-    was typed, `versions` the software it ran with.
+    is chosen, or their predictions are gone. `refused` are exports that a check refused, the oldest first. `unusable`
+    counts images that do not decode by reason. `command` is what was typed, `versions` the software it ran with.
     """
 
     name: str
@@ -63,6 +64,7 @@ class RunStory:
     trials: tuple[TrialResult | TrialFailure, ...]
     curves: Mapping[str, tuple[EpochRecord, ...]]
     exports: tuple[ExportStory, ...] = ()
+    refused: tuple[RefusedExport, ...] = ()
     weights: WeightsUsed | None = None
     openings: tuple[TestOpening, ...] = ()
     earlier: EarlierOpenings | None = None

@@ -57,6 +57,11 @@ class _Read:
         return {cut.cut: cut.macs for cut in self.profile.cuts}
 
     @cached_property
+    def stored(self) -> Front | None:
+        """Return the front that a finished search stored."""
+        return self.run.read_front() if self.finished and self.run.front.is_file() else None
+
+    @cached_property
     def probe(self) -> Probe | None:
         """Return the probe, where there was one."""
         return codec.load(Probe, self.run.probe) if self.run.probe.exists() else None
@@ -85,8 +90,12 @@ class _Read:
     def front_of(self, wanted: Callable[[Outcome], bool]) -> Front | None:
         """Return the validation front of some outcomes; None without any, or where they cannot be compared."""
         some = {key: one for key, one in self.known.items() if wanted(one)}
-        if not findings.finished(some):
+        candidates = {candidate: tuple(seeds) for candidate, seeds in findings.finished(some).items()}
+        if not candidates:
             return None
+        stored = self.stored
+        if stored is not None and {point.candidate: point.seeds for point in stored.points} == candidates:
+            return stored  # the same models: the same numbers, without resampling them once more
         try:
             return findings.validation_front(self.run, some)
         except (DataError, FileNotFoundError):

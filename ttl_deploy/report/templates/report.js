@@ -7,10 +7,14 @@
   const shows = (trace, state) => Object.entries(trace.meta ?? {}).every(([key, value]) => (state[key] ?? false) === value);
   const words = (text) => text.replaceAll("<br>", ", ").replaceAll(/<\/?b>/g, "");
 
-  // What a point tells: its own text, or else its trace's name and place.
+  // What a point tells: what its label would show, or else its trace's name and place.
   function tell(trace, at) {
-    const text = Array.isArray(trace.text) ? trace.text[at] : null;
-    return words(text ?? `${trace.name ?? ""}: ${trace.x[at]}, ${trace.y[at]}`);
+    if (!trace.hovertemplate) return words(`${trace.name ?? ""}: ${trace.x[at]}, ${trace.y[at]}`);
+    const fill = (whole, field, digits) => {
+      const value = trace[field]?.[at] ?? "";
+      return digits && typeof value === "number" ? value.toFixed(Number(digits)) : value;
+    };
+    return words(trace.hovertemplate.replace(/<extra>.*/, "").replaceAll(/%\{(\w+)(?::\.(\d)f)?\}/g, fill));
   }
 
   // Arrow keys go from point to point of what is drawn, so that the chart can be read without a pointer.
@@ -87,10 +91,25 @@
     enable();
   }
 
+  // Only what scrolls is a stop for the Tab key, and a region of its own.
+  const frames = [...document.querySelectorAll(".scroll")];
+  const fit = () => {
+    for (const frame of frames) {
+      const scrolls = frame.scrollWidth > frame.clientWidth + 1;
+      frame.toggleAttribute("tabindex", scrolls);
+      frame.toggleAttribute("role", scrolls);
+      if (scrolls) frame.tabIndex = 0;
+      if (scrolls) frame.setAttribute("role", "region");
+    }
+  };
+  const watch = new ResizeObserver(fit);
+  for (const frame of frames) watch.observe(frame);
+  fit();
+
   // Paper cannot be unfolded.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
+    folded = [...document.querySelectorAll("details:not([open], [data-paper=no])")];
     for (const one of folded) one.open = true;
   });
   addEventListener("afterprint", () => {
