@@ -35,7 +35,7 @@ def test_every_model_has_its_difference_interval_and_verdict(comparison):
             trace["x"], trace["y"], trace["error_x"]["arrayminus"], trace["error_x"]["array"], strict=True
         )
     }
-    names = {"<b>unsure</b>": "&lt;b&gt;unsure&lt;/b&gt;"}
+    names = {"<b>unsure</b>": "b>unsure/b>"}
     assert drawn.keys() == {(names.get(one.model, one.model), one.verdict) for one in comparison.verdicts}
     assert {verdict for _, verdict in drawn} >= {"non-inferior", "inferior"}
     for one in comparison.verdicts:
