@@ -34,6 +34,7 @@ from ttl_deploy.report.refusals import list_refusals
 from ttl_deploy.report.story import RunStory
 from ttl_deploy.report.subgroup_plot import draw_subgroups
 from ttl_deploy.report.tables import left_out
+from ttl_deploy.report.verdict_plot import draw_verdicts
 from ttl_deploy.runtime.beside import set_beside
 from ttl_deploy.runtime.precision_words import describe_attempt, describe_parity, describe_precision
 
@@ -85,6 +86,7 @@ def render_page(story: RunStory) -> str:
         settings=flatten_settings(story.settings),
         evidence=None if story.front is None else gather_evidence(story.front, story.choice, story.fingerprint.classes),
         front_plot=None if story.front is None else draw_front(story, story.front),
+        verdicts_plot=None if story.front is None or not story.front.verdicts else draw_verdicts(story.front.verdicts),
         curves_plot=draw_curves(story),
         depth_plot=None if story.profile is None else draw_depth(story.profile),
         guidance_plot=draw_guidance(story),
