@@ -95,8 +95,9 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press and release a key such as `Tab` or `ArrowRight`."""
-        code = {"Tab": 9, "ArrowRight": 39, " ": 32}[key]
-        given = {"key": key, "windowsVirtualKeyCode": code, **({"text": key} if key == " " else {})}
+        code = {"Tab": 9, "Enter": 13, "ArrowRight": 39, " ": 32}[key]
+        typed = {" ": {"text": " "}, "Enter": {"text": "\r"}}.get(key, {})
+        given = {"key": key, "windowsVirtualKeyCode": code, **typed}
         self.call("Input.dispatchKeyEvent", type="keyDown", **given)
         self.call("Input.dispatchKeyEvent", type="keyUp", **given)
 

@@ -1,11 +1,19 @@
 """The page in a real browser: it draws, answers hover, keys and switches, asks nobody for anything, and stays text."""
 
+import io
+import itertools
 import re
+from dataclasses import replace
 
 import pytest
+from PIL import Image
 
+from ttl_deploy.records import codec
+from ttl_deploy.report.analysis_page import read_analysis
 from ttl_deploy.report.page import write_page
+from ttl_deploy.runs.folder import RunFolder
 
+from .analysed import make_analysis
 from .browser import CHROMIUM, Browser
 from .hostile import PAYLOADS, RTL, hostile, with_findings
 
@@ -75,10 +83,23 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(browser, story, tmp_path_factory):
+def analysis(tmp_path_factory):
+    """An analysis with a picture, read to be embedded."""
+    folder = tmp_path_factory.mktemp("analysed")
+    found = make_analysis()
+    codec.save(folder / "analysis.json", found)
+    picture = io.BytesIO()
+    Image.new("RGB", (90, 30), (90, 120, 150)).save(picture, "PNG")
+    (folder / "analysis").mkdir()
+    (folder / found.cams.images[0].file).write_bytes(picture.getvalue())
+    return read_analysis(RunFolder(folder), embed_images=True)
+
+
+@pytest.fixture(scope="module")
+def page(browser, story, analysis, tmp_path_factory):
     """The report of a run, open in a wide window."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(path, with_findings(story, ("effusion", "mass", "nodule")))
+    write_page(path, replace(with_findings(story, ("effusion", "mass", "nodule")), analysis=analysis))
     browser.show_as(width=1200)
     browser.open(path.as_uri())
     return browser
@@ -88,7 +109,8 @@ def complaints(browser):
     """Return what a browser logged, asked for besides the page, and opened."""
     quiet = {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening"}
     asked = [e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"]
-    return [e for e in browser.events if e["method"] in quiet], asked[1:]
+    outside = [url for url in asked[1:] if not url.startswith("data:image/png;base64,")]
+    return [e for e in browser.events if e["method"] in quiet], outside
 
 
 def test_every_plot_is_drawn_without_a_complaint_or_a_request(page):
@@ -115,7 +137,9 @@ def test_a_button_changes_the_axis(page, axis):
     assert title in page.run(f"{FRONT}.querySelector('.xtitle').textContent")
     shown = page.run(f"{FRONT}.data.filter((one) => one.visible).map((one) => one.meta.axis)")
     assert set(shown) == {axis}
-    pressed = page.run("[...document.querySelectorAll('button[aria-pressed=true]')].map((one) => one.dataset.value)")
+    pressed = page.run(
+        "[...document.querySelectorAll('button[data-set=axis][aria-pressed=true]')].map((one) => one.dataset.value)"
+    )
     assert pressed == [axis]
 
 
@@ -176,6 +200,107 @@ def test_arrow_keys_read_the_points_aloud(page, story):
         assert any(one.startswith(f"{point.cut}, val AUROC") for point in story.front.points)
 
 
+def test_every_figure_can_be_read_by_keys(page):
+    for number in range(page.run("document.querySelectorAll('.plot').length")):
+        plot = f"document.querySelectorAll('.plot')[{number}]"
+        page.run(f"{plot}.focus()")
+        page.press("ArrowRight")
+        told = page.run(f"{plot}.nextElementSibling.textContent")
+        assert len(told) > 8, plot
+        for broken in ("undefined", "%{", "null", "NaN", "<", "[object"):
+            assert broken not in told
+
+
+def test_the_analysis_switches_its_measure_and_shows_its_picture(page):
+    button = "document.querySelector('button[data-value={}]')"
+    for measure in ("cka", "svcca"):
+        page.run(f"{button.format(measure)}.focus()")
+        page.press("Enter")
+        shown = page.run(
+            "document.querySelector('[data-plot=\"analysis-plot\"]').data"
+            ".filter((t) => t.visible).map((t) => t.meta.measure)"
+        )
+        assert set(shown) == {measure}
+        assert page.run(f"{button.format(measure)}.getAttribute('aria-pressed')") == "true"
+    picture = "document.querySelector('#why img')"
+    assert page.run(f"[{picture}.naturalWidth, {picture}.complete, {picture}.alt.length > 8]") == [90, True, True]
+
+
+def test_enter_and_space_work_what_has_the_focus(page):
+    def press(selector, key, told):
+        page.run(f"document.querySelector('{selector}').focus()")
+        page.press(key)
+        return page.run(told)
+
+    axes = f"[...new Set({FRONT}.data.filter((t) => t.visible).map((t) => t.meta.axis))]"
+    assert press("button[data-value=params]", " ", axes) == ["params"]
+    assert press("button[data-value=macs]", "Enter", axes) == ["macs"]
+    ticked = "document.querySelector('[data-show=seeds]').checked"
+    assert [press("[data-show=seeds]", " ", ticked) for _ in range(2)] == [True, False]
+    opened = "document.querySelector('#front details').open"
+    assert [press("#front summary", key, opened) for key in ("Enter", " ")] == [True, False]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_what_has_the_focus_is_seen(page, dark):
+    page.show_as(width=1200, dark=dark)
+    unseen = page.run(
+        PALE.partition("const pale")[0]
+        + f"""const unseen = [];
+        for (const one of document.querySelectorAll('{CONTROLS}')) {{
+            if (!one.checkVisibility() || one.disabled) continue;
+            one.focus({{ focusVisible: true }});
+            const style = getComputedStyle(one);
+            const ring = light(read(style.outlineColor).slice(0, 3));
+            const [a, b] = [ring, light(behind(one.parentElement))].sort((x, y) => y - x);
+            if (style.outlineStyle === "none" || parseFloat(style.outlineWidth) < 2 || (a + 0.05) / (b + 0.05) < 3)
+                unseen.push(one.outerHTML.slice(0, 80));
+        }}
+        return unseen;
+    }})()"""
+    )
+    assert unseen == []
+
+
+def test_the_page_has_the_bones_that_assistive_technology_walks_along(page):
+    outline = page.run("""({
+        lang: document.documentElement.lang,
+        title: document.title.length > 0,
+        landmarks: ["header", "nav[aria-label]", "main"].map((one) => document.querySelectorAll(one).length),
+        levels: [...document.querySelectorAll("h1, h2, h3, h4")].map((one) => Number(one.tagName[1])),
+        unscoped: [...document.querySelectorAll("th:not([scope])")].length,
+        headless: [...document.querySelectorAll("table")].filter((one) => !one.tHead || !one.ariaLabel).length,
+        unnamed: [...document.querySelectorAll("section")]
+            .filter((one) => !document.getElementById(one.getAttribute("aria-labelledby"))).length,
+        mute: [...document.querySelectorAll("img:not([alt]), .plot:not([aria-label]), .scroll[role]:not([aria-label])")]
+            .length,
+        twice: [...document.querySelectorAll("[id]")]
+            .map((one) => one.id).filter((one, i, all) => all.indexOf(one) < i),
+        dead: [...document.querySelectorAll("a")]
+            .filter((one) => !document.querySelector(one.getAttribute("href"))).length,
+    })""")
+    levels = outline.pop("levels")
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert outline == {
+        "lang": "en", "title": True, "landmarks": [1, 1, 1], "unscoped": 0, "headless": 0, "unnamed": 0, "mute": 0,
+        "twice": [], "dead": 0,
+    }  # fmt: skip # a table of findings
+
+
+def test_only_tables_that_scroll_are_stops_and_regions(page):
+    page.show_as(width=390)
+    page.run("new Promise((done) => setTimeout(done, 200))")
+    wrong = page.run("""[...document.querySelectorAll(".scroll")]
+        .filter((one) => (one.scrollWidth > one.clientWidth + 1) !== (one.tabIndex === 0))
+        .map((one) => one.ariaLabel)""")
+    stops = page.run("document.querySelectorAll('.scroll[tabindex][role=region]').length")
+    page.show_as(width=1200)
+    assert wrong == []
+    assert stops > 0
+
+
 def test_every_control_and_plot_has_a_name(page):
     unnamed = page.run(
         f"""[...document.querySelectorAll('{CONTROLS}')]
@@ -185,20 +310,30 @@ def test_every_control_and_plot_has_a_name(page):
     assert unnamed == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_all_text_stands_out_from_its_ground(page, dark):
-    page.show_as(width=1200, dark=dark)
-    assert page.run(PALE) == []
+@pytest.fixture
+def unfolded(page):
+    """The page with everything unfolded, and folded again afterwards."""
+    page.run(
+        "window.folded = [...document.querySelectorAll('details:not([open])')]; folded.forEach((d) => d.open = true)"
+    )
+    yield page
+    page.run("folded.forEach((d) => d.open = false)")
+    page.show_as(width=1200)
+
+
+@pytest.mark.parametrize(("dark", "media"), [(False, ""), (True, ""), (True, "print")])
+def test_all_text_stands_out_from_its_ground(unfolded, dark, media):
+    unfolded.show_as(width=1200, dark=dark, media=media)
+    assert unfolded.run(PALE) == []
 
 
 @pytest.mark.parametrize(("width", "media"), [(320, ""), (390, ""), (1200, ""), (718, "print")])
-def test_nothing_is_wider_than_the_window_or_the_paper(page, width, media):
-    page.show_as(width=width, media=media)
-    page.run("new Promise((done) => setTimeout(done, 200))")
-    assert page.run("document.documentElement.scrollWidth") <= width
+def test_nothing_is_wider_than_the_window_or_the_paper(unfolded, width, media):
+    unfolded.show_as(width=width, media=media)
+    unfolded.run("new Promise((done) => setTimeout(done, 200))")
+    assert unfolded.run("document.documentElement.scrollWidth") <= width
     # On a screen wide tables scroll in a frame of their own; paper does not scroll.
-    assert page.run(OVERFLOWING.replace("INSIDE", "true" if media else "false")) == []
-    page.show_as(width=1200)
+    assert unfolded.run(OVERFLOWING.replace("INSIDE", "true" if media else "false")) == []
 
 
 def test_paper_holds_what_is_folded_on_screen(page):
