@@ -2,23 +2,38 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from outcomes import Outcome, Row
+from experiments import Experiment
+from outcomes import NotMadeError, Outcome
+from rules import (
+    ABOVE,
+    EQUAL,
+    LOW,
+    MARGIN,
+    NEARLY,
+    NOT_WORSE,
+    POINTS,
+    Seen,
+    Verdict,
+    faster,
+    goal_of,
+    is_about_as_fast,
+    is_above,
+    is_below,
+    is_equal,
+    is_not_worse,
+    tell,
+)
 
-from ttl_deploy.records.scores import PairedDifference
-
-Verdict = Literal["agrees", "does not agree", "cannot be told"]
-MARGIN = 0.02
-"""A difference of AUROC that matters, as in the searches."""
-NEARLY = 0.95
-"""Fast learning is asked for by the epochs until this share of the best validation AUROC above chance."""
+FEW, MANY = 20_000, 100_000
+"""TransFusion's few are 5,000 training images, its many 250,000: what lies between is neither."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """One sentence of a paper with its figures, what was seen here, the rule, and the verdict."""
 
+    experiment: str
     paper: str
     said: str
     seen: str
@@ -26,183 +41,239 @@ class Claim:
     verdict: Verdict
 
 
-Outcomes = Mapping[str, Outcome]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    said: str
+    rule: str
+    judge: Callable[[Outcome], Seen]
 
 
-def judge(outcomes: Outcomes) -> Iterator[Claim]:
-    """Judge every claim whose experiment was made."""
-    for experiment, judges in _JUDGES.items():
-        if experiment in outcomes:
-            for one in judges:
-                yield one(outcomes[experiment])
+def judge(experiments: Sequence[Experiment], outcomes: Mapping[str, Outcome]) -> Iterator[Claim]:
+    """Judge every claim of these experiments; where what it needs was not made, it cannot be told."""
+    for experiment in experiments:
+        for one in _STATEMENTS[experiment.name]:
+            try:
+                if experiment.left_out:
+                    raise NotMadeError(f"not run: {experiment.left_out}")
+                seen, verdict = one.judge(outcomes[experiment.name])
+            except NotMadeError as error:
+                seen, verdict = str(error), "cannot be told"
+            yield Claim(
+                experiment=experiment.name,
+                paper=experiment.paper,
+                said=one.said,
+                seen=seen,
+                rule=one.rule,
+                verdict=verdict,
+            )
 
 
-def _shallow_is_enough(found: Outcome) -> Claim:
-    full = found.row("full", "full")
-    others = [row for row in found.rows if row.cut != "full" and row.scores]
-    compared = {row.cut: found.compare(row, full) for row in others}
-    good = [row for row in others if all(one.low > -MARGIN for one in compared[row.cut])]
-    best = min(good, key=lambda row: row.macs_share, default=None)
-    seen = "no cut excludes a loss of the margin"
-    if best is not None:
-        seen = (
-            f"{best.cut} with {best.params_share:.0%} of the parameters and {best.macs_share:.0%} of the MACs: "
-            f"difference {_tell(compared[best.cut])}"
-        )
-    possible = any(one.high > -MARGIN for differences in compared.values() for one in differences)
-    return Claim(
-        paper="TTL",
-        said="a truncated network is as good as the whole: k = 12 with 27 % of the parameters and 70 % of the MACs "
-        "has AUROC 86.1 ± 1.3, the whole 84.9 ± 0.1",
-        seen=seen,
-        rule=f"a cut's paired 95 % interval of the difference to the whole lies above -{MARGIN} in every split",
-        verdict="agrees" if best else "cannot be told" if possible else "does not agree",
-    )
+def count(claims: Sequence[Claim]) -> dict[Verdict, int]:
+    """Return how many claims have each verdict."""
+    verdicts: tuple[Verdict, ...] = ("agrees", "does not agree", "cannot be told")
+    return {verdict: sum(one.verdict == verdict for one in claims) for verdict in verdicts}
 
 
-def _rises_then_is_flat(found: Outcome) -> Claim:
+# ---- TTL ----
+
+
+def _a_cut_is_enough(found: Outcome) -> Seen:
+    others = [row for row in found.rows[1:] if row.auroc is not None]
+    if not others:
+        raise NotMadeError("no cut was trained")
+    level = 1 - 0.05 / len(others)
+    compared = [(row, found.compare(row, found.reference, level=level)) for row in others]
+    good = [(row, some) for row, some in compared if all(one.low > -MARGIN for one in some)]
+    if good:
+        row, some = min(good, key=lambda pair: pair[0].macs_share)
+        size = f"{row.params_share:.0%} of the parameters and {row.macs_share:.0%} of the MACs"
+        return f"{row.entrant.cut} with {size}: difference {tell(some)}", "agrees"
+    possible = any(one.high > -MARGIN for _, some in compared for one in some)
+    return "no cut excludes a loss of the margin", "cannot be told" if possible else "does not agree"
+
+
+def _rises_then_is_flat(found: Outcome) -> Seen:
     scored = sorted((row for row in found.rows if row.auroc is not None), key=lambda row: row.macs_share)
+    if len(scored) < 3:
+        raise NotMadeError("fewer than three cuts were trained")
     best = max(row.auroc or 0.0 for row in scored)
     first = next(row for row in scored if (row.auroc or 0.0) >= best - MARGIN)
     rises = (scored[0].auroc or 0.0) < best - 2 * MARGIN
-    return Claim(
-        paper="TTL",
-        said="scores rise with depth to about k = 9 (53 % of the MACs) and are flat from there on",
-        seen=f"{scored[0].cut} {scored[0].auroc:.3f}; within {MARGIN} of the best ({best:.3f}) from {first.cut} on, "
-        f"{first.macs_share:.0%} of the MACs",
-        rule=f"the shallowest cut is more than {2 * MARGIN} below the best, and some cut at up to 80 % of the MACs is "
-        f"within {MARGIN} of it",
-        verdict="agrees" if rises and first.macs_share <= 0.8 else "does not agree",
+    seen = (
+        f"{scored[0].entrant.cut} {100 * (scored[0].auroc or 0.0):.1f}; within {POINTS} of the best "
+        f"({100 * best:.1f}) from "
+        f"{first.entrant.cut} on, {first.macs_share:.0%} of the MACs"
     )
+    return seen, "agrees" if rises and first.macs_share <= 0.8 else "does not agree"
 
 
-def _freezing_all_is_worse(found: Outcome) -> Claim:
-    cut = next(row.cut for row in found.rows if row.cut != "full")
-    return _is_below(
-        found,
-        (cut, "linear-probe"),
-        (cut, "full"),
-        paper="TTL",
-        said="freezing the truncated trunk (FAT, .824 at block 3) is clearly worse than finetuning it (.851)",
-    )
+def _frozen_cut_is_worse(found: Outcome) -> Seen:
+    frozen = found.row("FAT")
+    tuned = [row for row in found.rows if (row.entrant.cut, row.entrant.strategy) == (frozen.entrant.cut, "full")]
+    return is_below(found, frozen, tuned[0])
 
 
-def _freezing_the_bottom_is_as_good(found: Outcome) -> Claim:
-    frozen = next(row for row in found.rows if row.strategy.startswith("lwft") and row.cut == "full")
-    differences = found.compare(frozen, found.row("full", "full"))
-    return Claim(
-        paper="TTL",
-        said="freezing the lowest layers (LWFT) makes no difference: 84.8 ± 0.2 against 84.9 ± 0.1",
-        seen=f"difference {_tell(differences)}",
-        rule=f"the paired 95 % interval lies within ±{MARGIN} in every split",
-        verdict=_equal(differences),
-    )
+# ---- TransFusion ----
 
 
-def _random_ends_as_well(found: Outcome) -> Claim:
-    differences = found.compare(found.row("full", "scratch"), found.row("full", "full"))
-    return Claim(
-        paper="TransFusion",
-        said="with many images training from random weights ends as well as transfer: AUC 96.4 against 96.7 "
-        "(250,000 images); with 5,000 images 92.2 against 94.6",
-        seen=f"difference of random to transfer {_tell(differences)}",
-        rule=f"the paired 95 % interval lies within ±{MARGIN} in every split; with few images the paper loses too",
-        verdict=_equal(differences),
-    )
+def _ends_lower_with_few(found: Outcome) -> Seen:
+    if max(found.images) > FEW:
+        raise NotMadeError(f"{max(found.images):,} training images here are not few")
+    return is_below(found, found.row("random"), found.row("transfer"))
 
 
-def _transfer_learns_faster(found: Outcome) -> Claim:
-    names = {"full": "transfer", "gabor": "Gabor", "mean-var": "Mean-Var", "scratch": "random"}
-    rows = {name: found.row("full", strategy) for strategy, name in names.items()}
-    goal = _goal(found.rows)
-    epochs = {name: row.epochs_until(goal) for name, row in rows.items()}
-    told = ", ".join(f"{name} {'never' if at is None else f'{at:g}'}" for name, at in epochs.items())
-    never = float("inf")
-    transfer, others = (
-        epochs["transfer"] or never,
-        [never if at is None else at for name, at in epochs.items() if name != "transfer"],
-    )
-    verdict: Verdict = "agrees" if all(transfer < at for at in others) else "does not agree"
-    if transfer == never or (verdict != "agrees" and all(transfer <= at for at in others)):
-        verdict = "cannot be told"
-    return Claim(
-        paper="TransFusion",
-        said="transfer learns fastest, the statistics of the weights alone already help: 8,008 steps, Gabor filters "
-        "25,425, random 69,069",
-        seen=f"epochs until a validation AUROC of {goal:.3f}: {told}",
-        rule="transfer needs fewer epochs than each of the others; as few as another cannot be told",
-        verdict=verdict,
-    )
+def _ends_as_well_with_many(found: Outcome) -> Seen:
+    if min(found.images) < MANY:
+        raise NotMadeError(f"{min(found.images):,} training images here are not many")
+    return is_equal(found, found.row("random"), found.row("transfer"))
 
 
-def _the_bottom_is_what_helps(found: Outcome) -> Claim:
-    prefixes = [row for row in found.rows if row.strategy.startswith("transfusion")]
-    longest = prefixes[-1]
-    differences = found.compare(longest, found.row("full", "full"))
-    return Claim(
-        paper="TransFusion",
-        said="reuse is confined to the lowest two stages: with these alone learning is as fast and ends as well",
-        seen=f"up to {longest.strategy.partition('=')[2]} from ImageNet: difference to transfer {_tell(differences)}",
-        rule=f"the paired 95 % interval lies within ±{MARGIN} in every split",
-        verdict=_equal(differences),
-    )
+def _cbr_of(found: Outcome, how: str = "random") -> str:
+    names = (row.entrant.name for row in found.rows if row.auroc is not None)
+    name = next((name for name in names if name.startswith("CBR") and name.endswith(how)), None)
+    if name is None:
+        raise NotMadeError(f"no CBR network could be trained ({how})")
+    return name
 
 
-def _probing_is_weak(found: Outcome) -> Claim:
-    return _is_below(
-        found,
-        ("full", "linear-probe"),
-        ("full", "full"),
-        paper="Davila 2024",
-        said="linear probing alone is often weak",
-    )
+def _cbr_against(name: str) -> Callable[[Outcome], Seen]:
+    def judge_it(found: Outcome) -> Seen:
+        seen, verdict = is_not_worse(found, found.row(_cbr_of(found)), found.row(name))
+        return f"{_cbr_of(found)}: {seen}", verdict
+
+    return judge_it
 
 
-def _probing_first_helps(found: Outcome) -> Claim:
-    differences = found.compare(found.row("full", "lp-ft"), found.row("full", "full"))
-    better, worse = all(one.low > 0 for one in differences), all(one.high < 0 for one in differences)
-    return Claim(
-        paper="Davila 2024",
-        said="LP-FT is better than plain finetuning in more than half of the cases",
-        seen=f"difference {_tell(differences)}",
-        rule="the paired 95 % interval lies above 0 in every split; one data set is one case only",
-        verdict="agrees" if better else "does not agree" if worse else "cannot be told",
-    )
+def _gabor_helps_cbr(found: Outcome) -> Seen:
+    gabor = found.row(_cbr_of(found, "Gabor"))
+    same = [row for row in found.rows if row.entrant.backbone == gabor.entrant.backbone]
+    random = next((row for row in same if row.entrant.strategy == "full" and row.auroc is not None), None)
+    if random is None:
+        raise NotMadeError(f"{gabor.entrant.backbone} was not trained from random weights")
+    # Each network has its own goal here: a small one need not come near the large one's best.
+    return faster(gabor, [random], goal_of([gabor, random]))
 
 
-_JUDGES: Mapping[str, tuple[Callable[[Outcome], Claim], ...]] = {
-    "ttl-sweep": (_shallow_is_enough, _rises_then_is_flat),
-    "ttl-ways": (_freezing_all_is_worse, _freezing_the_bottom_is_as_good),
-    "transfusion": (_random_ends_as_well, _transfer_learns_faster, _the_bottom_is_what_helps),
-    "davila": (_probing_is_weak, _probing_first_helps),
+def _reaches_faster(quick: str, slow: str) -> Callable[[Outcome], Seen]:
+    return lambda found: faster(found.row(quick), [found.row(slow)], goal_of(found.rows))
+
+
+_FASTER = f"fewer steps until validation has {NEARLY:.1%} of the way from chance to the best here; equal cannot be told"
+_STATEMENTS: Mapping[str, tuple[_Statement, ...]] = {
+    "ttl-sweep": (
+        _Statement(
+            said="a truncated network is as good as the whole: k = 12 with 27 % of the parameters and 70 % of the MACs "
+            "has AUROC 86.1 ± 1.3, the whole 84.9 ± 0.1",
+            rule="a cut's paired interval, 95 % for all cuts together (Bonferroni), lies above "
+            f"-{POINTS} in every split",
+            judge=_a_cut_is_enough,
+        ),
+        _Statement(
+            said="scores rise with depth to about k = 9 (53 % of the MACs) and are flat from there on",
+            rule=f"the shallowest cut is more than twice {POINTS} below the best, and some cut at up to 80 % of the "
+            f"MACs is within {POINTS} of it",
+            judge=_rises_then_is_flat,
+        ),
+    ),
+    "ttl-ways": (
+        _Statement(
+            said="TF, with half the width above, is as good as the whole: 85.10 ± 0.18 against 84.9 ± 0.1",
+            rule=EQUAL,
+            judge=lambda found: is_equal(found, found.row("TF"), found.row("FTL")),
+        ),
+        _Statement(
+            said="truncating (TTL, 86.1 ± 1.3) is no worse than narrowing the same part (TF, 85.10 ± 0.18)",
+            rule=NOT_WORSE,
+            judge=lambda found: is_not_worse(found, found.row("TTL-2"), found.row("TF")),
+        ),
+        _Statement(
+            said="freezing the truncated trunk (FAT, 82.4 at block 3) is worse than finetuning it (85.1)",
+            rule=LOW,
+            judge=_frozen_cut_is_worse,
+        ),
+        _Statement(
+            said="freezing the lowest layers (LWFT) makes no difference: 84.8 ± 0.2 against 84.9 ± 0.1",
+            rule=EQUAL,
+            judge=lambda found: is_equal(found, found.row("LWFT-1"), found.row("FTL")),
+        ),
+        _Statement(
+            said="freezing all layers is worse: 73.3 ± 0.5 against 84.9 ± 0.1",
+            rule=LOW,
+            judge=lambda found: is_below(found, found.row("LWFT, all frozen"), found.row("FTL")),
+        ),
+    ),
+    "transfusion": (
+        _Statement(
+            said="with few images (5,000) random weights end lower than transfer: 92.2 against 94.6",
+            rule=LOW,
+            judge=_ends_lower_with_few,
+        ),
+        _Statement(
+            said="with many images (250,000) random weights end as well as transfer: 96.4 against 96.7",
+            rule=EQUAL,
+            judge=_ends_as_well_with_many,
+        ),
+        _Statement(
+            said="transfer learns faster than random: 8,008 steps against 69,069",
+            rule=_FASTER,
+            judge=_reaches_faster("transfer", "random"),
+        ),
+        _Statement(
+            said="the statistics of the weights alone (Mean-Var) already make learning faster than random",
+            rule=_FASTER,
+            judge=_reaches_faster("Mean-Var", "random"),
+        ),
+        _Statement(
+            said="Gabor filters in the first layer make learning faster than random: 25,425 steps against 69,069",
+            rule=_FASTER,
+            judge=_reaches_faster("Gabor", "random"),
+        ),
+        _Statement(
+            said="Slim learns about as fast as transfer: 8,208 steps against 8,008",
+            rule="at most one epoch or half as many steps more than transfer until that validation AUROC",
+            judge=lambda found: is_about_as_fast(found.row("Slim"), found.row("transfer"), goal_of(found.rows)),
+        ),
+        _Statement(
+            said="Slim ends as well as transfer",
+            rule=EQUAL,
+            judge=lambda found: is_equal(found, found.row("Slim"), found.row("transfer")),
+        ),
+        _Statement(
+            said="reuse is confined to the lowest two stages: with these alone the end is the same",
+            rule=EQUAL,
+            judge=lambda found: is_equal(found, found.row("only two stages"), found.row("transfer")),
+        ),
+    ),
+    "transfusion-cbr": (
+        _Statement(
+            said="a small network from random weights ends about as well as the large one from ImageNet: CBR-LargeT "
+            "93.6 against 94.6 with 5,000 images, 96.2 against 96.7 with 250,000",
+            rule=NOT_WORSE,
+            judge=_cbr_against("ResNet-50, transfer"),
+        ),
+        _Statement(
+            said="with few images a small network is no worse than the large one, both from random weights: 93.6 "
+            "against 92.2",
+            rule=NOT_WORSE,
+            judge=_cbr_against("ResNet-50, random"),
+        ),
+        _Statement(
+            said="Gabor filters make CBR learn faster too: 82,082 steps against 104,104 (CBR-LargeW)",
+            rule=f"fewer steps until {NEARLY:.1%} of the way from chance to the better one's best; equal cannot be "
+            "told",
+            judge=_gabor_helps_cbr,
+        ),
+    ),
+    "davila": (
+        _Statement(
+            said="linear probing alone is often weak",
+            rule=LOW,
+            judge=lambda found: is_below(found, found.row("LP"), found.row("FT")),
+        ),
+        _Statement(
+            said="LP-FT is better than plain finetuning in more than half of the cases",
+            rule=f"{ABOVE}; one data set is one case only",
+            judge=lambda found: is_above(found, found.row("LP-FT"), found.row("FT")),
+        ),
+    ),
 }
-
-
-def _is_below(found: Outcome, lower: tuple[str, str], higher: tuple[str, str], *, paper: str, said: str) -> Claim:
-    differences = found.compare(found.row(*lower), found.row(*higher))
-    below = all(one.high < 0 for one in differences)
-    above = all(one.low > -MARGIN for one in differences)
-    return Claim(
-        paper=paper,
-        said=said,
-        seen=f"difference {_tell(differences)}",
-        rule=f"the paired 95 % interval lies below 0 in every split; all above -{MARGIN} does not agree",
-        verdict="agrees" if below else "does not agree" if above else "cannot be told",
-    )
-
-
-def _equal(differences: Sequence[PairedDifference]) -> Verdict:
-    if all(one.low > -MARGIN and one.high < MARGIN for one in differences):
-        return "agrees"
-    if all(one.high < -MARGIN or one.low > MARGIN for one in differences):
-        return "does not agree"
-    return "cannot be told"
-
-
-def _goal(rows: Sequence[Row]) -> float:
-    best = max(value for row in rows for curve in row.curves for value in curve)
-    return 0.5 + NEARLY * (best - 0.5)
-
-
-def _tell(differences: Sequence[PairedDifference]) -> str:
-    return "; ".join(f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]" for one in differences)

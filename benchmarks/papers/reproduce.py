@@ -1,81 +1,132 @@
 """The experiments of the three papers, through the public search, beside what the papers print.
 
-Run:  python benchmarks/papers/reproduce.py --data DIR --weights NAME=FILE… [--reduced] [--write]
+Run:  python benchmarks/papers/reproduce.py --data DIR --weights NAME=FILE… [--reduced] [--only NAME…] [--write]
       DIR is any data set that `ttl-deploy search` reads; FILE are ImageNet weights of the networks in
       `experiments.toml`: resnet50 for the papers' setting, mobilenet_v2 for the reduced one.
 Every candidate is trained by the public search and scored on the test split, which the ledger of each run records;
-nothing is chosen by it. Interrupted, the same command goes on. `--write` makes docs/papers-reproduced.md.
+nothing is chosen by it. Interrupted, the same command goes on. `--dry-run` checks everything and tells how long it
+would take. `--write` makes docs/papers-reproduced.md and its picture.
 """
 
 import argparse
 import dataclasses
+import json
+import shlex
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from claims import judge
 from experiments import Experiment, parse_weights, read_experiments
-from outcomes import Outcome, read_outcome
+from outcomes import Outcome, Row, read_outcome
 from page import render
+from picture import draw
+from plan import Plan, Search, make_plan
+from prospect import tell_prospect
 from shared import store, test_all
 
 from ttl_deploy.errors import TtlDeployError
-from ttl_deploy.files import publish_text
-from ttl_deploy.records.data import Reading
+from ttl_deploy.files import make_folder, publish_text
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.study import run_study
 from ttl_deploy_cli.progress import say, show_study
+from ttl_deploy_cli.reading_options import read_reading
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "papers-reproduced.md"
-
-
-def run_experiment(experiment: Experiment, out: Path, command: str) -> Outcome | None:
-    """Make the searches of an experiment, one per split, and test all that they trained."""
-    if not experiment.searches:
-        say(f"{experiment.name}: not run, {experiment.left_out}")
-        return None
-    runs = []
-    for number, settings in enumerate(experiment.searches):
-        run = RunFolder(out / f"{experiment.name}-split{number}")
-        with show_study(run, command, enabled=True) as reporter:
-            run_study(settings, run, command=command, reporter=reporter)
-        test_all(run, command)
-        runs.append(run)
-    return read_outcome(experiment, runs)
+_TIMES = "seconds.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run, judge and tabulate; returns the exit code."""
+    given = _parse(arguments)
+    typed = shlex.join(["python", "benchmarks/papers/reproduce.py", *(arguments or sys.argv[1:])])
+    try:
+        experiments = read_experiments(
+            given.data,
+            reading=read_reading(vars(given)),
+            weights=parse_weights(given.weights),
+            reduced=given.reduced,
+            only=given.only or (),
+            image_size=given.image_size,
+        )
+        plan = make_plan(experiments)
+        tell_prospect(experiments, plan, given.out)
+        if given.dry_run:
+            return 0
+        for number, search in enumerate(plan.searches, 1):
+            say(f"search {number} of {len(plan.searches)}: {search.title}")
+            run_search(search, given.out, typed)
+        outcomes = {one.name: read_outcome(one, plan, given.out) for one in experiments if one.entrants}
+        publish(experiments, plan, outcomes, given)
+    except TtlDeployError as error:
+        say(f"error: {error}")
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        say(f"interrupted; everything finished is kept, and this goes on:\n{typed}")
+        return 130
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a data set as for `ttl-deploy search`")
-    parser.add_argument("--label-col", default="", help="column of the label [recognised]")
+    for name, what in (("image", "images' paths"), ("label", "label"), ("patient", "patient's id"), ("split", "split")):
+        parser.add_argument(f"--{name}-col", help=f"column of the {what} [recognised]")
+    parser.add_argument("--label", help="keep these classes or findings only, separated by commas")
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", help="ImageNet weights by network")
     parser.add_argument("--reduced", action="store_true", help="small network, images and epochs; labelled as such")
     parser.add_argument("--only", nargs="+", help="names of experiments [all]")
+    parser.add_argument("--image-size", type=int, help="pixels, instead of those of the setting")
     parser.add_argument("--out", type=Path, default=Path("runs/papers"))
+    parser.add_argument("--dry-run", action="store_true", help="only check everything, and tell how long it would take")
     parser.add_argument("--write", action="store_true", help=f"write docs/{DOCUMENT.name}")
-    given = parser.parse_args(arguments)
-    kind = " --reduced" if given.reduced else ""
+    return parser.parse_args(arguments)
+
+
+def run_search(search: Search, out: Path, command: str) -> None:
+    """Make one search, or what is left of it, and test all that it trained; the time it took is added up in `out`."""
+    run, began = RunFolder(out / search.folder), time.perf_counter()
+    with show_study(run, command, enabled=True) as reporter:
+        run_study(search.settings, run, command=command, reporter=reporter)
+    test_all(run, command)
+    times = _read_times(out)
+    times[search.folder] = times.get(search.folder, 0.0) + time.perf_counter() - began
+    publish_text(make_folder(out) / _TIMES, json.dumps(times, indent=2) + "\n")
+
+
+def _read_times(out: Path) -> dict[str, float]:
+    path = out / _TIMES
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def publish(
+    experiments: Sequence[Experiment], plan: Plan, outcomes: dict[str, Outcome], given: argparse.Namespace
+) -> None:
+    """Print the page; with `--write` store it, its picture and the figures."""
+    only = "".join(f" {name}" for name in given.only or ())
+    kind = (" --reduced" if given.reduced else "") + (f" --only{only}" if only else "")
     command = f"python benchmarks/papers/reproduce.py --data DIR --weights NAME=FILE{kind} --write"
-    began = time.perf_counter()
-    try:
-        weights = parse_weights(given.weights)
-        reading = Reading(label_col=given.label_col)
-        wanted = read_experiments(given.data, reading=reading, weights=weights, reduced=given.reduced)
-        wanted = tuple(one for one in wanted if not given.only or one.name in given.only)
-        found = {one.name: run_experiment(one, given.out, command) for one in wanted}
-    except TtlDeployError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    outcomes = {name: one for name, one in found.items() if one is not None}
-    claims = tuple(judge(outcomes))
-    minutes = (time.perf_counter() - began) / 60
-    text = render(wanted, outcomes, claims, reduced=given.reduced, command=command, minutes=minutes)
+    times = _read_times(given.out)
+    minutes = sum(times.get(search.folder, 0.0) for search in plan.searches) / 60
+    claims = tuple(judge(experiments, outcomes))
+    text = render(experiments, outcomes, claims, reduced=given.reduced, command=command, minutes=minutes)
     print(text)
-    rows = [{"experiment": name, **dataclasses.asdict(row)} for name, one in outcomes.items() for row in one.rows]
-    if given.write:
-        store("papers", command, [*rows, *(dataclasses.asdict(claim) for claim in claims)])
-        publish_text(DOCUMENT, text)
-    return 0
+    if not given.write:
+        return
+    if "ttl-sweep" in outcomes:
+        publish_text(DOCUMENT.with_suffix(".svg"), draw(outcomes["ttl-sweep"]))
+    rows = [_describe(name, row) for name, one in outcomes.items() for row in one.rows]
+    store("papers", command, [*rows, *(dataclasses.asdict(claim) for claim in claims)])
+    publish_text(DOCUMENT, text)
+
+
+def _describe(experiment: str, row: Row) -> dict[str, object]:
+    """Return a row's figures without files of this machine."""
+    kept = {key: value for key, value in dataclasses.asdict(row).items() if key not in ("entrant", "runs")}
+    entrant = dataclasses.asdict(row.entrant)
+    entrant["weights"] = "none" if row.entrant.weights == "none" else "given"
+    return {"experiment": experiment, **entrant, **kept}
 
 
 if __name__ == "__main__":

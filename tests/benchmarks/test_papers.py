@@ -1,94 +1,271 @@
-"""The papers' experiments: settings that exist, and verdicts by the stated rules."""
+"""The papers' experiments: settings that exist, searches that share, and verdicts by the stated rules."""
 
+import shlex
 import sys
-import tomllib
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import typer.main
 
-from ttl_deploy.errors import UsageError
+from ttl_deploy.errors import UnknownNameError, UsageError
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.records.data import Reading
 from ttl_deploy.records.scores import PairedDifference, Score
-from ttl_deploy.training.strategies import find_strategy
+from ttl_deploy.records.trials import SearchSettings
+from ttl_deploy_cli.main import app
+from ttl_deploy_cli.settings import build_settings
 
 PAPERS = Path(__file__).resolve().parents[2] / "benchmarks" / "papers"
-MODULES = ("experiments", "outcomes", "claims", "page", "shared", "reproduce", "results", "scoring")
+NAMES = ["ttl-sweep", "ttl-ways", "transfusion", "transfusion-cbr", "davila"]
+MODULES = (
+    *("experiments", "plan", "prospect", "outcomes", "rules", "claims", "published", "page", "picture", "reproduce"),
+    *("shared", "results", "scoring"),
+)
 
 
-@pytest.fixture
-def papers(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+@pytest.fixture(scope="module")
+def papers() -> Any:
     """The scripts' modules, imported as when they are run, and forgotten afterwards."""
-    monkeypatch.setattr(sys, "path", [str(PAPERS), *sys.path])
+    before = list(sys.path)
+    sys.path.insert(0, str(PAPERS))
     for name in MODULES:
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        sys.modules.pop(name, None)
     import claims
     import experiments
     import outcomes
     import page
+    import picture
+    import plan
+    import published
+    import reproduce
 
-    found = {"claims": claims, "experiments": experiments, "outcomes": outcomes, "page": page}
+    found: dict[str, ModuleType] = {
+        one.__name__: one for one in (claims, experiments, outcomes, page, picture, plan, published, reproduce)
+    }
+    yield found
     for name in MODULES:
         sys.modules.pop(name, None)
-    return found
+    sys.path[:] = before
+
+
+WEIGHTS = {False: {"resnet50": "weights.pth"}, True: {"mobilenet_v2": "weights.pth"}}
+
+
+@pytest.fixture(scope="module")
+def read(papers: Any) -> Any:
+    """Experiments by whether they are reduced; reading them builds every network, so it is done once."""
+    known: dict[bool, Any] = {}
+
+    def read_once(reduced: bool) -> Any:
+        if reduced not in known:
+            known[reduced] = papers["experiments"].read_experiments(
+                "data", reading=Reading(label_col="finding"), weights=WEIGHTS[reduced], reduced=reduced
+            )
+        return known[reduced]
+
+    return read_once
+
+
+# ---- settings and plan ----
 
 
 @pytest.mark.parametrize("reduced", [False, True])
-def test_every_cut_and_strategy_of_the_experiments_exists(papers: Any, reduced: bool, tmp_path: Path) -> None:
-    weights = dict.fromkeys(("resnet50", "mobilenet_v2"), "weights.pth")
-    found = papers["experiments"].read_experiments("data", reading=Reading(), weights=weights, reduced=reduced)
-    assert [one.name for one in found] == ["ttl-sweep", "ttl-ways", "ttl-hybrid", "transfusion", "davila"]
-    known: dict[tuple[str, int], set[str]] = {}
-    for settings in (settings for one in found for settings in one.searches):
-        key = (settings.backbone, settings.decode.image_size)
-        if key not in known:
-            known[key] = {cut.name for cut in list_cuts(key[0], image_size=key[1], classes=2, pool="avg")}
-        assert set(settings.cuts) <= known[key]
-        assert all(find_strategy(text) for text in settings.strategies)
-    assert all(one.searches for one in found) != reduced  # a reduced rerun has no hybrid, and says so
-    assert [one.left_out for one in found if not one.searches] == (
-        ["hybrids are made of ResNets with bottlenecks and of DenseNets, whose weights are large"] if reduced else []
+def test_the_public_search_accepts_every_candidate_of_every_experiment(read: Any, reduced: bool) -> None:
+    found = read(reduced)
+    assert [one.name for one in found] == NAMES
+    assert {one.name: (one.left_out, one.cannot) for one in found} == dict.fromkeys(NAMES, ("", {}))
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_what_several_experiments_want_is_trained_once_and_nothing_else_is(
+    papers: Any, read: Any, reduced: bool
+) -> None:
+    experiments = read(reduced)
+    plan = papers["plan"].make_plan(experiments)
+    trained = Counter(
+        (search.settings.backbone, search.settings.split_seed, str(search.settings.train), cut, strategy)
+        for search in plan.searches
+        for cut in search.settings.cuts
+        for strategy in search.settings.strategies
     )
+    assert set(trained.values()) == {1}
+    wanted = {
+        (entrant.backbone, split.split_seed, str(split.train), entrant.cut, entrant.strategy)
+        for one in experiments
+        for split in one.splits
+        for entrant in one.entrants
+    }
+    assert wanted <= set(trained)
+    assert {cut for _, _, _, cut, _ in set(trained) - wanted} <= {"full"}  # a search always trains the whole
+    for one in experiments:
+        for entrant in one.entrants:
+            settings = plan.find(entrant, one.splits[-1]).settings
+            assert (settings.backbone, settings.weights) == (entrant.backbone, entrant.weights)
+            assert settings.train == one.splits[-1].train
+    assert len({search.folder for search in plan.searches}) == len(plan.searches)
 
 
-def test_an_experiment_without_its_weights_says_which_are_missing(papers: Any) -> None:
-    found = papers["experiments"].read_experiments("data", reading=Reading(), weights={}, reduced=False)
-    assert {one.left_out for one in found} == {"no weights: give --weights resnet50=FILE"}
-    with pytest.raises(UsageError, match="give NAME=FILE"):
-        papers["experiments"].parse_weights(["resnet50"])
+@pytest.mark.parametrize("reduced", [False, True])
+def test_the_commands_of_the_page_ask_for_the_very_settings_of_the_searches(
+    papers: Any, read: Any, reduced: bool
+) -> None:
+    command = typer.main.get_command(app).commands["search"]
+    for search in papers["plan"].make_plan(read(reduced)).searches:
+        words = shlex.split(papers["plan"].command_of(search.settings))
+        assert words[:2] == ["ttl-deploy", "search"]
+        given = command.make_context("search", words[2:], resilient_parsing=True).params
+        known = {name: value for name, value in given.items() if value is not None}
+        for name in ("out", "device", "executor", "dry_run", "progress", "as_json", "folds", "config"):
+            known.pop(name, None)
+        asked = build_settings(known)
+        own = replace(search.settings, skip=(), data="DATA", weights=asked.weights)
+        assert asked == own
+        network = next(iter(WEIGHTS[reduced]))
+        assert asked.weights == ("none" if search.settings.backbone.startswith("cbr:") else f"{network}.pth")
 
 
-def test_published_rows_are_those_of_the_sweeps_cuts_with_our_counts_of_macs() -> None:
-    published = tomllib.loads((PAPERS / "published.toml").read_text())["ttl-sweep"]
+def test_names_and_files_that_are_none_are_refused_with_the_allowed_ones(papers: Any, tmp_path: Path) -> None:
+    read, parse = papers["experiments"].read_experiments, papers["experiments"].parse_weights
+    options = {"reading": Reading(), "reduced": True}
+    with pytest.raises(
+        UnknownNameError, match=r"experiment 'ttl'.*allowed: ttl-sweep, ttl-ways, transfusion, .*davila"
+    ):
+        read("data", weights=WEIGHTS[True], only=["ttl"], **options)
+    with pytest.raises(UnknownNameError, match="network of the reduced experiments 'resnet50': known: mobilenet_v2"):
+        read("data", weights=WEIGHTS[False], **options)
+    with pytest.raises(UsageError, match="nothing can be run, no weights: give --weights mobilenet_v2=FILE"):
+        read("data", weights={}, **options)
+    with pytest.raises(UsageError, match=r"--image-size 4: .* 8\.\.2048"):
+        read("data", weights=WEIGHTS[True], image_size=4, only=["davila"], **options)
+    for text in ("resnet50", f"resnet50={tmp_path / 'missing.pth'}"):
+        with pytest.raises(UsageError, match=r"give NAME=FILE, such as resnet50=weights\.pth, a file there is"):
+            parse([text])
+
+
+def test_an_experiment_without_its_weights_is_left_out_alone(papers: Any, tmp_path: Path) -> None:
+    own = (PAPERS / "experiments.toml").read_text(encoding="utf-8")
+    davila = own.index("[davila]")
+    path = tmp_path / "experiments.toml"
+    path.write_text(own[:davila] + own[davila:].replace('"resnet50"', '"vgg19"', 1), encoding="utf-8")
+    found = papers["experiments"].read_experiments(
+        "data", reading=Reading(), weights=WEIGHTS[False], reduced=False, only=["transfusion", "davila"], path=path
+    )
+    assert [one.left_out for one in found] == ["", "no weights: give --weights vgg19=FILE"]
+    claims = list(papers["claims"].judge(found[1:], {}))
+    assert {claim.verdict for claim in claims} == {"cannot be told"}
+    assert {claim.seen for claim in claims} == {"not run: no weights: give --weights vgg19=FILE"}
+
+
+def test_a_network_that_needs_larger_images_is_left_out_with_the_reason(papers: Any) -> None:
+    (found,) = papers["experiments"].read_experiments(
+        "data", reading=Reading(), weights=WEIGHTS[True], reduced=True, only=["transfusion-cbr"], image_size=64
+    )
+    assert {one.backbone for one in found.cannot} == {"cbr:tiny", "cbr:small?kernel=5"}
+    assert all("the smallest is --image-size 91" in why for why in found.cannot.values())
+    assert [s.settings.backbone for s in papers["plan"].make_plan([found]).searches] == ["mobilenet_v2"]
+
+
+# ---- published figures ----
+
+
+def test_published_rows_are_those_of_the_sweeps_cuts_with_our_counts_of_macs(papers: Any) -> None:
+    published = papers["published"].read_published()["ttl-sweep"]
     cuts = {cut.name: cut for cut in list_cuts("resnet50", image_size=224, classes=2, pool="avg")}
-    for row in published["rows"]:
-        assert cuts[row["name"]].macs / 1e9 == pytest.approx(row["gmacs"], abs=6e-4)
+    assert len(published.figures) == 17
+    for figure in published.figures:
+        assert figure.share == pytest.approx(cuts[figure.name].macs / cuts["full"].macs, abs=2e-4)
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_every_name_of_a_candidate_is_one_with_published_figures(papers: Any, read: Any, reduced: bool) -> None:
+    published = papers["published"].read_published()
+    for one in read(reduced):
+        known = {figure.name for figure in published[one.name].figures} | {published[one.name].reference}
+        named = {entrant.name for entrant in one.entrants if entrant.name}
+        unsaid = {"G-LF", "G-FL", "L1-SP", "L2-SP"}  # of which the abstract says nothing
+        assert named - known <= unsaid
+        assert one.entrants[0].name == published[one.name].reference
+
+
+def test_a_published_difference_is_of_figures_for_as_many_images(papers: Any) -> None:
+    published = papers["published"].read_published()["transfusion"]
+    random, gabor = published.figure("random"), published.figure("Gabor")
+    assert published.difference(random, few=True) == pytest.approx(92.2 - 94.6)
+    assert published.difference(random, few=False) == pytest.approx(96.4 - 96.7)
+    assert published.difference(gabor, few=True) is None
+    assert (published.value(random, few=True), published.value(random, few=False)) == (92.2, 96.4)
+
+
+# ---- verdicts ----
 
 
 def score(value: float) -> Score:
     return Score(
-        metric="auroc", split="test", value=value, low=None, high=None, level=0.95, images=9, patients=9,
-        per_class=(value,), defined=1, method="",
+        metric="auroc", split="test", value=value, low=value - 0.01, high=value + 0.01, level=0.95, images=9,
+        patients=9, per_class=(value,), defined=1, method="",
     )  # fmt: skip # a table of fields
 
 
-def outcome(papers: Any, rows: list[Any], intervals: dict[tuple[str, str], tuple[float, float]]) -> Any:
-    """Make an outcome whose differences to the whole network are given instead of computed."""
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What is made of an entrant: its place in the sweep and what its training came to."""
+
+    name: str
+    interval: Interval = (-0.01, 0.01)
+    curve: tuple[float, ...] = ()
+    cut: str = "full"
+    strategy: str = "full"
+    macs: float = 1.0
+    auroc: float = 0.9
+    failure: str = ""
+
+
+def outcome(papers: Any, *entered: Entered, name: str = "ttl-sweep", images: int = 500) -> Any:
+    """Make an outcome whose differences to anything are given by the first named, instead of computed."""
 
     class Given(papers["outcomes"].Outcome):  # type: ignore[misc] # imported by name
-        def compare(self, ours: Any, reference: Any) -> list[PairedDifference]:
-            low, high = intervals[ours.cut, ours.strategy]
+        def compare(self, ours: Any, reference: Any, **_: float) -> list[PairedDifference]:
+            low, high = next(
+                one.interval for one in entered if (one.name, one.cut) == (ours.entrant.name, ours.entrant.cut)
+            )
             return [PairedDifference(reference="", value=(low + high) / 2, low=low, high=high, level=0.95)]
 
-    return Given(experiment=None, rows=tuple(rows), runs=())
-
-
-def row(papers: Any, cut: str, strategy: str = "full", auroc: float = 0.9, macs: float = 1.0, curve: Any = ()) -> Any:
-    return papers["outcomes"].Row(
-        cut=cut, strategy=strategy, macs_share=macs, params_share=macs / 2, scores=(score(auroc),), curves=(curve,)
+    rows = tuple(
+        papers["outcomes"].Row(
+            entrant=papers["experiments"].Entrant(
+                name=one.name, backbone="b", cut=one.cut, strategy=one.strategy, weights="w"
+            ),
+            macs_share=one.macs,
+            params_share=one.macs / 2,
+            steps=30.0,
+            scores=() if one.failure else (score(one.auroc),),
+            curves=() if one.failure else (one.curve,),
+            failure=one.failure,
+        )
+        for one in entered
     )
+    experiment = papers["experiments"].Experiment(
+        name=name, paper="P", title="T", source="S", unlike="U", concludes="C", network="b", cannot={},
+        entrants=tuple(row.entrant for row in rows), splits=(SETTINGS,),
+    )  # fmt: skip # a table of fields
+    return Given(experiment=experiment, rows=rows, images=(images,), tested=9)
+
+
+SETTINGS = SearchSettings(backbone="resnet18", data="some/where/set")
+
+
+def judge(papers: Any, found: Any) -> dict[str, Any]:
+    """Return claims by the beginnings of what they say."""
+    claims = papers["claims"].judge([found.experiment], {found.experiment.name: found})
+    return {" ".join(claim.said.split()[:3]): claim for claim in claims}
 
 
 @pytest.mark.parametrize(
@@ -96,27 +273,126 @@ def row(papers: Any, cut: str, strategy: str = "full", auroc: float = 0.9, macs:
     [((-0.01, 0.03), "agrees"), ((-0.05, 0.01), "cannot be told"), ((-0.09, -0.03), "does not agree")],
 )
 def test_a_shallow_cut_is_enough_where_a_loss_of_the_margin_is_excluded(
-    papers: Any, interval: tuple[float, float], verdict: str
+    papers: Any, interval: Interval, verdict: str
 ) -> None:
-    rows = [row(papers, "a", auroc=0.5, macs=0.1), row(papers, "b", macs=0.6), row(papers, "full")]
-    found = outcome(papers, rows, {("a", "full"): (-0.6, -0.3), ("b", "full"): interval})
-    enough, rises = list(papers["claims"].judge({"ttl-sweep": found}))
-    assert enough.verdict == verdict
-    assert rises.verdict == "agrees"
-    assert "from b on, 60% of the MACs" in rises.seen
+    sweep = [
+        Entered("full"),
+        Entered("", interval=(-0.6, -0.3), cut="a", macs=0.1, auroc=0.5),
+        Entered("", interval=interval, cut="b", macs=0.6),
+    ]
+    claims = judge(papers, outcome(papers, *sweep))
+    assert claims["a truncated network"].verdict == verdict
+    assert claims["scores rise with"].verdict == "agrees"
+    assert "from b on, 60% of the MACs" in claims["scores rise with"].seen
+
+
+@pytest.mark.parametrize(
+    ("interval", "equal", "not_worse", "below"),
+    [
+        ((-0.019, 0.019), "agrees", "agrees", "does not agree"),
+        ((-0.015, -0.001), "agrees", "agrees", "does not agree"),
+        ((-0.03, -0.001), "cannot be told", "cannot be told", "agrees"),
+        ((-0.03, 0.03), "cannot be told", "cannot be told", "cannot be told"),
+        ((-0.09, -0.03), "does not agree", "does not agree", "agrees"),
+        ((0.03, 0.09), "does not agree", "agrees", "does not agree"),
+    ],
+)
+def test_verdicts_follow_from_where_the_interval_lies(
+    papers: Any, interval: Interval, equal: str, not_worse: str, below: str
+) -> None:
+    ways = [
+        Entered("FTL"),
+        *(Entered(name, interval=interval) for name in ("TF", "TTL-2", "LWFT-1", "LWFT, all frozen")),
+        Entered("FAT", interval=interval, cut="c", strategy="linear-probe"),
+        Entered("TTL-1", cut="c"),
+    ]
+    claims = judge(papers, outcome(papers, *ways, name="ttl-ways"))
+    assert claims["TF, with half"].verdict == claims["freezing the lowest"].verdict == equal
+    assert claims["truncating (TTL, 86.1"].verdict == not_worse
+    assert claims["freezing the truncated"].verdict == claims["freezing all layers"].verdict == below
+
+
+def test_what_was_not_trained_cannot_be_told_and_the_reason_stands_there(papers: Any) -> None:
+    found = outcome(papers, Entered("FT"), Entered("LP", failure="ran out of memory"), name="davila")
+    claims = judge(papers, found)
+    assert claims["linear probing alone"].seen == "LP: ran out of memory"
+    assert claims["LP-FT is better"].seen == "LP-FT is not in this setting"
+    assert {claim.verdict for claim in claims.values()} == {"cannot be told"}
 
 
 @pytest.mark.parametrize(
     ("random", "verdict"),
-    [((0.5, 0.6, 0.9), "agrees"), ((0.9, 0.9, 0.9), "cannot be told"), ((0.95, 0.9, 0.9), "cannot be told")],
+    [((0.5, 0.6, 0.9), "agrees"), ((0.9, 0.9, 0.9), "cannot be told"), ((float("nan"), 0.6, 0.7), "agrees")],
 )
 def test_who_learns_fastest_is_read_off_the_epochs(papers: Any, random: tuple[float, ...], verdict: str) -> None:
     slow = (0.5, 0.6, 0.7)
     rows = [
-        row(papers, "full", "full", curve=(0.9, 0.91, 0.92)),
-        row(papers, "full", "scratch", curve=random),
-        *(row(papers, "full", name, curve=slow) for name in ("gabor", "mean-var", "transfusion?upto=x")),
+        Entered("transfer", curve=(0.9, 0.91, 0.92)),
+        Entered("random", curve=random),
+        Entered("Slim", curve=(0.6, 0.9, 0.9)),
+        *(Entered(name, curve=slow) for name in ("Gabor", "Mean-Var")),
     ]
-    near = {("full", name): (-0.01, 0.01) for name in ("scratch", "transfusion?upto=x")}
-    claims = list(papers["claims"].judge({"transfusion": outcome(papers, rows, near)}))
-    assert [claim.verdict for claim in claims] == ["agrees", verdict, "agrees"]
+    claims = judge(papers, outcome(papers, *rows, name="transfusion"))
+    fastest = claims["transfer learns faster"]
+    assert fastest.verdict == verdict
+    assert "transfer 0 to 30 steps, random " in fastest.seen
+    assert claims["Slim learns about"].verdict == "agrees"  # an epoch more
+    assert claims["Gabor filters in"].verdict == ("cannot be told" if random[-1] < 0.8 else "does not agree")
+
+
+@pytest.mark.parametrize(("images", "few", "many"), [(500, True, False), (50_000, False, False), (10**6, False, True)])
+def test_a_claim_about_few_or_many_images_is_judged_with_as_many_only(
+    papers: Any, images: int, few: bool, many: bool
+) -> None:
+    rows = [Entered("transfer"), Entered("random", interval=(-0.1, -0.05))]
+    claims = judge(papers, outcome(papers, *rows, name="transfusion", images=images))
+    assert (claims["with few images"].verdict == "agrees") == few
+    assert (claims["with many images"].verdict == "does not agree") == many
+    assert ("training images here are not" in claims["with few images"].seen) != few
+
+
+# ---- page and picture ----
+
+
+@pytest.fixture
+def rendered(papers: Any) -> tuple[str, Any]:
+    sweep = [
+        Entered("full", auroc=0.995),
+        Entered("", interval=(-0.3, -0.2), cut="a", macs=0.1, auroc=0.5),
+        Entered("", interval=(-0.01, 0.03), cut="b", macs=0.6, auroc=0.995),
+    ]
+    found = outcome(papers, *sweep)
+    missing = replace(found.experiment, name="davila", left_out="no weights: give --weights b=FILE", entrants=())
+    experiments, outcomes = (found.experiment, missing), {"ttl-sweep": found}
+    claims = tuple(papers["claims"].judge(experiments, outcomes))
+    text = papers["page"].render(experiments, outcomes, claims, reduced=True, command="COMMAND", minutes=2.0)
+    return text, found
+
+
+def test_the_page_begins_with_the_counts_and_puts_published_beside_own(rendered: tuple[str, Any]) -> None:
+    text, _ = rendered
+    assert text.splitlines()[2] == "**4 claims: 2 agree, 0 do not, 2 cannot be told.**"
+    assert "**A reduced setting**" in text
+    assert "Data: set, 2 classes." in text
+    # layer2.3 and layer3.1 are k = 8 and 10; 0.6 of the MACs is nearest to 2.404 / 4.087 = 58.8 %.
+    assert "| 60% | 99.5 [98.5, 100.5] | +1.0 [-1.0, +3.0] | layer3.1 (59% of the MACs) | 86.1 ± 0.77 | +1.2 |" in text
+    assert "| -25.0 [-30.0, -20.0] | layer1.0 (9% of the MACs) | 70.25 ± 1.35 | -14.6 | above ours |" in text
+    assert "The reference has 99.5 here: so near to 100" in text
+    assert "Not run: no weights: give --weights b=FILE." in text
+    assert "ttl-deploy search --backbone b --data DATA" in text
+
+
+def test_the_picture_has_a_mark_with_its_interval_for_every_cut(papers: Any, rendered: tuple[str, Any]) -> None:
+    _, found = rendered
+    picture = ET.fromstring(papers["picture"].draw(found))
+    space = "{http://www.w3.org/2000/svg}"
+    titles = [element.text for element in picture.iter(f"{space}title")]
+    assert len(titles) == 16 + 2
+    assert "b: +1.0 [-1.0, +3.0]" in titles
+    assert "layer3.1: +1.2 [+0.4, +2.0]" in titles
+    width, height = (float(number) for number in picture.attrib["viewBox"].split()[2:])
+    for mark in (*picture.iter(f"{space}circle"), *picture.iter(f"{space}rect")):
+        x, y = (float(mark.get("cx") or mark.get("x") or 0), float(mark.get("cy") or mark.get("y") or 0))
+        assert 0 <= x <= width
+        assert 0 <= y <= height
+    assert "prefers-color-scheme: dark" in "".join(element.text or "" for element in picture.iter(f"{space}style"))
