@@ -65,6 +65,7 @@ def _times(number: int) -> str:
 def write_report(folder: "RunFolder", *, embed_images: bool = False) -> tuple[Path, ...]:
     """Write a run's tables and page; returns their paths. Patients' images are on it only where they are embedded."""
     from ttl_deploy.report.collect import collect
+    from ttl_deploy.report.file_sizes import find_sizes
     from ttl_deploy.report.markdown import write_markdown
     from ttl_deploy.report.page import write_page
     from ttl_deploy.report.subgroup_plot import write_subgroups_csv
@@ -75,7 +76,7 @@ def write_report(folder: "RunFolder", *, embed_images: bool = False) -> tuple[Pa
     write_results_csv(written[0], story)
     if story.front is not None:
         written.append(folder.path / "front.csv")
-        write_front_csv(written[-1], story.front)
+        write_front_csv(written[-1], story.front, sizes=find_sizes(story, story.front))
     if story.stages is not None:
         written.append(folder.path / "stages.csv")
         write_stages_csv(written[-1], story.stages)

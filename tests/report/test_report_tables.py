@@ -9,6 +9,8 @@ from ttl_deploy.errors import StorageError
 from ttl_deploy.records.scores import METRICS
 from ttl_deploy.records.trials import TrialResult
 from ttl_deploy.report import tables
+from ttl_deploy.report.evidence import gather_evidence
+from ttl_deploy.report.file_sizes import find_sizes
 
 
 def read(path):
@@ -69,6 +71,20 @@ def test_every_cut_has_a_row_with_every_score_and_interval(tmp_path, story):
         assert number(row["to_best_high"]) == (point.to_best and point.to_best.high)
         assert number(row["val_auroc_seed_min"]) == min(point.seed_values)
         assert (row["best"] == "yes") == (point.cut == story.front.best)
+
+
+def test_the_front_by_file_size_is_in_the_csv_where_sizes_are_known(tmp_path, story):
+    tables.write_front_csv(tmp_path / "front.csv", story.front)
+    assert {row["on_front_by_file_size"] for row in read(tmp_path / "front.csv")} == {""}
+    sizes = find_sizes(story, story.front)
+    tables.write_front_csv(tmp_path / "front.csv", story.front, sizes=sizes)
+    rows = [(int(row["size_bytes"]), number(row["val_auroc"])) for row in read(tmp_path / "front.csv")]
+    assert [size for size, _ in rows] == [cut.size_bytes for cut in story.profile.cuts]
+    best = [not any(a <= x and b >= y and (a, b) != (x, y) for a, b in rows) for x, y in rows]
+    assert [row["on_front_by_file_size"] == "yes" for row in read(tmp_path / "front.csv")] == best
+    listing = gather_evidence(story.front, story.choice, ("NORMAL", "PNEUMONIA"), sizes=sizes).standings
+    assert listing.columns[-1] == "by file size"
+    assert [row[-1] == "on the front" for row in listing.rows] == best
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", " =cmd|' /C calc'!A0"])

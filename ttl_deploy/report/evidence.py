@@ -1,12 +1,13 @@
 """What the report says of the choice: the rule, the verdict, and every score of the chosen one and the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ttl_deploy.evidence.choice import LIMITS_WORDS, RULE_WORDS
 from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.records.scores import METRICS, PICK_RULES, Axis, Choice, Front, FrontPoint, Score
 from ttl_deploy.report import verdicts
+from ttl_deploy.report.file_sizes import BY_FILE_SIZE, stand_by_size
 from ttl_deploy.report.listing import AXIS_WORDS, Listing
 from ttl_deploy.report.numbers import format_difference, format_score
 
@@ -48,8 +49,10 @@ class FrontEvidence:
     classes: Listing | None
 
 
-def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str]) -> FrontEvidence:
-    """Gather it; `classes` are the names of the classes in their order."""
+def gather_evidence(
+    front: Front, choice: Choice | None, classes: Sequence[str], *, sizes: Mapping[str, int] | None = None
+) -> FrontEvidence:
+    """Gather it; `classes` are the names of the classes in their order, `sizes` the files' bytes by candidate."""
     found = front.verdicts
     points = _find_points(front, choice)
     columns = _columns(points)
@@ -66,7 +69,7 @@ def gather_evidence(front: Front, choice: Choice | None, classes: Sequence[str])
         sentences=() if found is None else tuple(verdicts.state_verdict(one) for one in found.verdicts),
         tests=() if found is None else verdicts.describe_tests(found),
         absence=verdicts.state_absence(front),
-        standings=_list_standings(front),
+        standings=_list_standings(front, sizes or {}),
         seeded=any(len(point.seeds) > 1 for point in front.points),
         roles="; ".join(f"{role}: {point.name}" for role, point in points.items()),
         metrics=_tabulate(columns, [(METRIC_WORDS[metric], metric, None) for metric in METRICS]),
@@ -90,15 +93,16 @@ def _badge(front: Front, choice: Choice) -> str:
     return "not tested" if found is None else found.verdict
 
 
-def _list_standings(front: Front) -> Listing:
-    """Lay out where every candidate stands on every axis that was measured."""
+def _list_standings(front: Front, sizes: Mapping[str, int]) -> Listing:
+    """Lay out where every candidate stands on every axis that was measured, and by the size of its file."""
+    by_size = stand_by_size(front, sizes)
     axes = [axis for axis in AXIS_WORDS if any(point.standing(axis) for point in front.points)]
-    titles = ("candidate" if len(front.strategies) > 1 else "cut", *(f"by {AXIS_WORDS[axis]}" for axis in axes))
-    return Listing(
-        columns=titles,
-        numeric=tuple(False for _ in titles),
-        rows=tuple((point.name, *(_state_standing(point, axis) for axis in axes)) for point in front.points),
-    )
+    titles = ["candidate" if len(front.strategies) > 1 else "cut", *(f"by {AXIS_WORDS[axis]}" for axis in axes)]
+    rows = [[point.name, *(_state_standing(point, axis) for axis in axes)] for point in front.points]
+    if by_size:
+        titles.append(f"by {BY_FILE_SIZE}")
+        rows = [[*row, by_size.get(row[0], "not measured")] for row in rows]
+    return Listing(columns=tuple(titles), numeric=tuple(False for _ in titles), rows=tuple(map(tuple, rows)))
 
 
 def _state_standing(point: FrontPoint, axis: Axis) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Standing
+from ttl_deploy.report.file_sizes import BY_FILE_SIZE, find_sizes, stand_by_size
 from ttl_deploy.report.front_layers import draw_files, draw_seeds
 from ttl_deploy.report.listing import AXIS_WORDS, auroc_of
 from ttl_deploy.report.looks import Look, clean_label, label_strategy, looks_of
@@ -44,7 +45,7 @@ _WIDE_RANGE = 30  # costs that differ by more than this factor are drawn on a lo
 
 
 Cost = Literal[Axis, "size_bytes"]
-COST_WORDS: dict[Cost, str] = dict([*AXIS_WORDS.items(), ("size_bytes", "file size")])
+COST_WORDS: dict[Cost, str] = dict([*AXIS_WORDS.items(), ("size_bytes", BY_FILE_SIZE)])
 """The horizontal axes to choose from; of the size of the file no verdicts are known, so its front is drawn from the
 scores alone."""
 
@@ -134,25 +135,18 @@ def _draw_layers(drawing: _Drawing) -> list[Plot]:
 
 
 def _prepare(axis: Cost, story: RunStory, front: Front) -> _Drawing:
-    costs = {point.name: cost for point in front.points if (cost := _cost(axis, point, story)) is not None}
+    costs: Mapping[str, float] = (
+        find_sizes(story, front)
+        if axis == "size_bytes"
+        else {point.name: cost for point in front.points if (cost := getattr(point, axis)) is not None}
+    )
     standings = (
-        _stand_by_size(front, costs)
+        stand_by_size(front, costs)
         if axis == "size_bytes"
         else {point.name: standing for point in front.points if (standing := point.standing(axis))}
     )
     scale = _scale(axis, costs, front.target)
     return _Drawing(axis=axis, scale=scale, costs=costs, standings=standings, story=story, front=front)
-
-
-def _stand_by_size(front: Front, costs: Mapping[str, float]) -> dict[str, Standing]:
-    """Tell who is on the front by file size: nobody else is as small and as good, and one of both more so."""
-    places = {name: (size, -(auroc_of(front.point(name).validation).value or 0.0)) for name, size in costs.items()}
-    return {
-        name: "off the front"
-        if any(one != place and one[0] <= place[0] and one[1] <= place[1] for one in places.values())
-        else "on the front"
-        for name, place in places.items()
-    }
 
 
 def _draw_axis(drawing: _Drawing) -> list[Plot]:
@@ -346,14 +340,6 @@ def _scale(axis: Cost, found: Mapping[str, float], target: str) -> _Scale:
         return _Scale(title="ONNX file (MB of 10⁶ bytes)", unit=1e6, kind=kind)
     unit, title = (1e9, "GMACs per image") if costs and max(costs) >= 1e9 else (1e6, "MMACs per image")
     return _Scale(title=title, unit=unit, kind=kind)
-
-
-def _cost(axis: Cost, point: FrontPoint, story: RunStory) -> float | None:
-    if axis == "size_bytes":
-        profiled = story.cost(point.cut)
-        return None if profiled is None else profiled.size_bytes
-    cost: float | None = getattr(point, axis)
-    return cost
 
 
 def _is_chosen(point: FrontPoint, choice: Choice | None) -> bool:

@@ -13,6 +13,7 @@ from ttl_deploy.report.artifacts import describe_calibration, describe_operating
 from ttl_deploy.report.costs import cost_rows, format_count, format_part, tell_cost
 from ttl_deploy.report.evidence import gather_evidence
 from ttl_deploy.report.exports_listing import list_exports
+from ttl_deploy.report.file_sizes import find_sizes
 from ttl_deploy.report.listing import Listing, explain_standings, front_rows
 from ttl_deploy.report.looks import show_direction_marks
 from ttl_deploy.report.model_curves import RunCurves
@@ -98,7 +99,7 @@ def _front(story: RunStory, front: Front) -> Iterator[str]:
 
 
 def _verdicts(story: RunStory, front: Front) -> Iterator[str]:
-    evidence = gather_evidence(front, story.choice, story.fingerprint.classes)
+    evidence = gather_evidence(front, story.choice, story.fingerprint.classes, sizes=find_sizes(story, front))
     yield "## Is a smaller model as good?"
     if evidence.verdicts is None:
         yield escape(evidence.absence)

@@ -16,14 +16,15 @@ from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.evidence.subgroup_words import explain
 from ttl_deploy.files import publish_text
 from ttl_deploy.plugins import import_part
-from ttl_deploy.records.scores import Metric
+from ttl_deploy.records.scores import Front, Metric
 from ttl_deploy.records.trials import SearchSettings
 from ttl_deploy.report import numbers
 from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
 from ttl_deploy.report.costs import cost_rows, describe_exhaustive, format_count, format_part, tell_cost
 from ttl_deploy.report.curve_plots import draw_reliability, draw_roc
-from ttl_deploy.report.evidence import gather_evidence
+from ttl_deploy.report.evidence import FrontEvidence, gather_evidence
 from ttl_deploy.report.exports_listing import list_exports
+from ttl_deploy.report.file_sizes import find_sizes
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
 from ttl_deploy.report.listing import AXIS_WORDS, auroc_of, explain_strategies, format_test_seeds
@@ -84,7 +85,7 @@ def render_page(story: RunStory) -> str:
         axis_words=AXIS_WORDS,
         metric_words=METRIC_WORDS,
         settings=flatten_settings(story.settings),
-        evidence=None if story.front is None else gather_evidence(story.front, story.choice, story.fingerprint.classes),
+        evidence=None if story.front is None else _evidence(story, story.front),
         front_plot=None if story.front is None else draw_front(story, story.front),
         verdicts_plot=None if story.front is None or not story.front.verdicts else draw_verdicts(story.front.verdicts),
         curves_plot=draw_curves(story),
@@ -109,6 +110,10 @@ def render_page(story: RunStory) -> str:
         scripts=[Markup(script) for script in scripts],
         script_hashes=Markup(" ".join(_csp_hash(script) for script in scripts)),
     )
+
+
+def _evidence(story: RunStory, front: Front) -> FrontEvidence:
+    return gather_evidence(front, story.choice, story.fingerprint.classes, sizes=find_sizes(story, front))
 
 
 def break_names(name: str) -> Markup:

@@ -16,6 +16,7 @@ from ttl_deploy.records.scores import AXES, METRICS, Front, FrontPoint, PairedDi
 from ttl_deploy.records.stages import StageCosts
 from ttl_deploy.records.trials import CutProfile, TrialFailure, TrialResult
 from ttl_deploy.report.costs import cost_rows
+from ttl_deploy.report.file_sizes import stand_by_size
 from ttl_deploy.report.listing import auroc_of
 from ttl_deploy.report.story import RunStory
 
@@ -59,6 +60,8 @@ FRONT_COLUMNS = (
     "macs_share",
     "gmacs",
     "layers",
+    "size_bytes",
+    "on_front_by_file_size",
     "latency_s",
     "latency_noise_s",
     "seeds",
@@ -115,9 +118,23 @@ def left_out(story: RunStory) -> dict[str, str]:
     return {cut: why for cut, why in over.items() if cut not in tried and cut != FULL}
 
 
-def write_front_csv(path: Path, front: Front) -> None:
-    """Publish one row per trained candidate, shallow to deep, with every score and its interval."""
-    _publish(path, FRONT_COLUMNS, [_front_cells(front, point) for point in front.points])
+def write_front_csv(path: Path, front: Front, *, sizes: Mapping[str, int] | None = None) -> None:
+    """Publish one row per trained candidate, shallow to deep, with every score and its interval.
+
+    `sizes` are the bytes of the ONNX files by candidate, as far as they are known.
+    """
+    known = sizes or {}
+    standings = {"on the front": "yes", "off the front": "no"}
+    by_size = {name: standings[one] for name, one in stand_by_size(front, known).items()}
+    cells = [
+        {
+            **_front_cells(front, point),
+            "size_bytes": known.get(point.name),
+            "on_front_by_file_size": by_size.get(point.name),
+        }
+        for point in front.points
+    ]
+    _publish(path, FRONT_COLUMNS, cells)
 
 
 def write_stages_csv(path: Path, costs: StageCosts) -> None:
