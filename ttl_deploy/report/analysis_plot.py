@@ -17,11 +17,11 @@ _LOOKS: dict[Pair, tuple[str, str]] = {
     "random-random": ("#8a949e", "dash"),
 }
 _NAMES: dict[Pair, str] = {
-    "full-start": "full network, after and before training",
-    "cut-start": "truncated model, after and before",
+    "full-start": "full network, before and after",
+    "cut-start": "truncated model, before and after",
     "cut-full": "truncated model and full network",
     "full-random": "full network and a random one",
-    "cut-random": "truncated model and a random network",
+    "cut-random": "truncated model and a random one",
     "random-random": "two random networks",
 }
 _NOISE = "#8a949e"

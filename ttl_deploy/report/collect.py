@@ -119,6 +119,7 @@ def _export(run: RunFolder, folder: Path) -> ExportStory:
         manifest=manifest,
         parity=codec.load(Parity, folder / "verify.json") if (folder / "verify.json").exists() else None,
         verification=ours[-1] if ours else None,
+        earlier=tuple(ours[:-1]),
         benchmarks=tuple(bench for bench in benches if any(row.artifact_sha256 == model for row in bench.rows)),
         targets=tuple(one for path in checks if (one := codec.load(TargetCheck, path)).artifact_sha256 == model),
     )

@@ -145,6 +145,7 @@ def _square(x_title: str, y_title: str) -> Plot:
     layout["xaxis"] |= {"range": [-0.02, 1.02], "constrain": "domain"}
     layout["yaxis"] |= {"range": [-0.02, 1.02], "scaleanchor": "x", "constrain": "domain"}
     # Room for the longest legend, so that the two figures beside each other stay equally large.
-    layout["margin"] |= {"b": 132}
-    layout["legend"] = {"orientation": "v", "y": -0.2, "yanchor": "top", "x": 0, "tracegroupgap": 0}
+    layout["margin"] |= {"b": 138}
+    bottom: Plot = {"yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
+    layout["legend"] = {"orientation": "v", **bottom, "tracegroupgap": 0}
     return layout

@@ -80,15 +80,14 @@ def _of_export(export: ExportStory) -> Iterator[Refusal]:
                 why=describe_attempt(attempt),
                 since="a later try passed, and was published",
             )
-    if export.verification and not export.verification.passed:
-        told = export.verification.note or "the file's answers are not the model's"
-        parity = export.verification.parity
-        yield Refusal(
-            what="verification",
-            which=f"{manifest.name} on {export.verification.target}",
-            why=told,
-            measured=() if parity is None else describe_parity(parity),
-        )
+    for found in (*export.earlier, *([export.verification] if export.verification else [])):
+        if not found.passed:
+            yield Refusal(
+                what="verification",
+                which=f"{manifest.name} on {found.target}, {found.images} images",
+                why=found.note or "the file's answers are not the model's",
+                measured=() if found.parity is None else describe_parity(found.parity),
+            )
     digests = {one.sha256 for one in manifest.files}
     for bench in export.benchmarks:
         for failure in bench.failures:

@@ -31,13 +31,14 @@ from ttl_deploy.report.model_curves import RunCurves
 class ExportStory:
     """One exported artifact, with its verification and benchmarks as far as they were made.
 
-    `parity` is what it was published on; None where that file is not there. `targets` are the machines whose results
-    were brought here.
+    `parity` is what it was published on; None where that file is not there. `verification` is the newest, `earlier`
+    are the others, of other machines and splits. `targets` are the machines whose results were brought here.
     """
 
     manifest: ArtifactManifest
     parity: Parity | None = None
     verification: VerifyReport | None = None
+    earlier: tuple[VerifyReport, ...] = ()
     benchmarks: tuple[BenchReport, ...] = ()
     targets: tuple[TargetCheck, ...] = ()
 

@@ -49,7 +49,7 @@
       if (narrow && group.dataset.legend === "wide") plot.layout.showlegend = false;
       Plotly.newPlot(drawing, plot.data, plot.layout, config);
       walkByKeys(drawing, drawing.nextElementSibling);
-      const paper = drawing.classList.contains("square") ? { width: 460, height: 460 } : { width: 640, height: plot.height ?? 380 };
+      const paper = drawing.classList.contains("square") ? { width: 340, height: 400 } : { width: 640, height: plot.height ?? 380 };
       addEventListener("beforeprint", () => Plotly.relayout(drawing, paper));
       addEventListener("afterprint", () => Plotly.relayout(drawing, { width: null, height: null, autosize: true }));
       return { drawing, plot };
