@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ttl_deploy.records.refusals import Asked, RefusedExport
 from ttl_deploy.records.subgroups import Subgroup, SubgroupColumn, Subgroups
 from ttl_deploy.report.model_curves import Predicted, trace_models
 
@@ -32,6 +33,17 @@ def with_findings(story, names):
     ]
     found = trace_models(models, labels, np.arange(60) // 2, classes=names, split="test", replicates=50)
     return replace(story, model_curves=found)
+
+
+def refuse(everything):
+    """Return an export that was refused, all its texts being one attack."""
+    asked = Asked(
+        artifact=everything, format=everything, precision=everything, cut=everything, strategy=everything, seed=0,
+        max_drop=0.005, qat_epochs=0, operating_rule=everything, calibrate=True,
+    )  # fmt: skip # a table of fields
+    return RefusedExport(
+        asked=asked, kind="GateError", reason=everything, measured=None, command=everything, time=everything
+    )
 
 
 def hostile(story):
@@ -78,6 +90,7 @@ def hostile(story):
         trials=tuple(replace(one, key=one.key + everything, cut=everything) for one in story.trials),
         curves={key + everything: curve for key, curve in story.curves.items()},
         exports=(replace(export, manifest=manifest, benchmarks=(bench,)),),
+        refused=(refuse(everything),),
         openings=(replace(story.openings[0], command=everything, trials=PAYLOADS),),
         subgroups=subgroups,
         versions={everything: everything},

@@ -83,7 +83,7 @@ def test_a_gate_is_told_with_what_it_asked_for():
     assert "decisions flipped 3 of 200 (98.50% the same, asked for 98%)" in told
     assert "difference -0.0010, 95% interval -0.0040 to +0.0020 (200 images, 150 patients)" in told
     assert "a loss of 0.005 must be excluded" in told
-    assert "median 1.00e-03, 95 % below 5.00e-02, 99 % below 2.00e-01" in told
+    assert "median 0.001, 95 % below 0.050, 99 % below 0.200" in told
 
 
 def test_an_older_artifact_says_only_what_it_knows(story):
@@ -92,7 +92,7 @@ def test_an_older_artifact_says_only_what_it_knows(story):
     assert describe_parity(
         Parity(**{**plain(PARITY), "gate": None, "limit": 1e-4, "auroc": None, "percentiles": None})
     ) == (
-        "largest difference in probability 2.50e-01 (allowed 0.0001)",
+        "largest difference in probability 0.250 (allowed 0.0001)",
         "decisions flipped 3 of 200",
     )
 

@@ -22,7 +22,7 @@ def draw_verdicts(comparison: Comparison) -> Plot | None:
     rows = [(one, one.difference) for one in comparison.verdicts if one.difference is not None]
     if not rows:
         return None
-    layout = make_layout(x_title=f"difference of test AUROC to {clean_label(comparison.reference)}", y_title="")
+    layout = make_layout(x_title="difference in test AUROC", y_title="")
     layout["yaxis"] |= {
         "tickvals": list(range(len(rows))),
         "ticktext": [clean_label(one.model) for one, _ in rows],

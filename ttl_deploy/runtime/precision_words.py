@@ -3,6 +3,8 @@
 from ttl_deploy.records.artifacts import ArtifactManifest, Attempt, AurocDrop, Execution, Parity, Quantisation
 from ttl_deploy.records.quantisation import Finetuning
 
+_READABLE = 1e-3
+
 
 def describe_precision(manifest: ArtifactManifest) -> tuple[str, ...]:
     """Say which precision was asked for, which really ran where, and how the 8-bit numbers came about."""
@@ -43,13 +45,13 @@ def describe_finetuning(finetuning: Finetuning) -> str:
 def describe_parity(parity: Parity) -> tuple[str, ...]:
     """Say how far probabilities differ, how many decisions flipped, and what that is in AUROC, with what is allowed."""
     allowed = f" (allowed {parity.limit:g})" if parity.gate is None else ""
-    lines = [f"largest difference in probability {parity.max_difference:.2e}{allowed}"]
+    lines = [f"largest difference in probability {_format(parity.max_difference)}{allowed}"]
     if parity.percentiles:
         median, high, highest = parity.percentiles
         quality = "" if parity.sqnr_db is None else f"; signal to noise of the logits {parity.sqnr_db:.1f} dB"
         lines.append(
-            f"differences: mean {parity.mean_difference:.2e}, median {median:.2e}, 95 % below {high:.2e}, "
-            f"99 % below {highest:.2e}{quality}"
+            f"differences: mean {_format(parity.mean_difference)}, median {_format(median)}, 95 % below "
+            f"{_format(high)}, 99 % below {_format(highest)}{quality}"
         )
     share = (
         "" if parity.gate is None else f" ({parity.agreement:.2%} the same, asked for {parity.gate.min_agreement:.0%})"
@@ -59,6 +61,11 @@ def describe_parity(parity: Parity) -> tuple[str, ...]:
         wanted = "" if parity.gate is None else f"; a loss of {parity.gate.max_drop:g} must be excluded"
         lines.append(f"{describe_drop(parity.auroc)}{wanted}")
     return tuple(lines)
+
+
+def _format(difference: float) -> str:
+    """Write a difference of probabilities as `0.155`, or `4.02e-06` where so few digits would show nothing."""
+    return f"{difference:.3f}" if difference >= _READABLE else f"{difference:.2e}"
 
 
 def describe_drop(drop: AurocDrop) -> str:
