@@ -99,6 +99,8 @@ class Outcome:
         for row in (ours, reference):
             if row.auroc is None:
                 raise NotMadeError(f"{row.entrant.backbone}, {row.entrant.cut}: {row.failure or 'no AUROC'}")
+        if all(score.value == 1 for row in (ours, reference) for score in row.scores):
+            raise NotMadeError("both rank every test image right, so nothing could differ")
         return [_compare(ours, reference, a, b, level=level) for a, b in zip(ours.runs, reference.runs, strict=True)]
 
 

@@ -64,7 +64,11 @@ def _setting(outcomes: Mapping[str, Outcome], *, reduced: bool, command: str, mi
     if reduced:
         splits = max((len(one.experiment.splits) for one in outcomes.values()), default=1)
         one = "one split" if splits == 1 else f"{splits} splits"
-        yield f"**A reduced setting**: another network, smaller images, few images and epochs, {one}."
+        yield (
+            f"**A reduced setting**: another network, smaller images, few images and epochs, {one}. The papers' own is "
+            "the same command without `--reduced` and with weights of ResNet-50, which wants a GPU."
+        )
+        yield ""
     data = ", ".join(sorted({describe_own(found)["data"] for found in outcomes.values()})) or "none"
     yield (
         f"Data: {data}. Written by `{command}`; its searches took {minutes:.0f} minutes. Figures and machine: "
@@ -79,15 +83,20 @@ def _setting(outcomes: Mapping[str, Outcome], *, reduced: bool, command: str, mi
         "that the setting is not the one that the claim is about."
     )
     yield ""
+    yield (
+        "Rows are a cut and the [strategy](strategies.md) by which it was trained: `full` by `full` is the whole "
+        "network, finetuned. MACs and parameters are shares of the first row's."
+    )
+    yield ""
 
 
 def _claim_table(claims: Sequence[Claim]) -> Iterator[str]:
     yield "## The claims"
     yield ""
-    yield "| paper | what it says | what is seen here | verdict | by the rule |"
+    yield "| verdict | paper | what it says | what is seen here | by the rule |"
     yield "|---|---|---|---|---|"
     for one in claims:
-        yield f"| {one.paper} | {one.said} | {one.seen} | **{one.verdict}** | {one.rule} |"
+        yield f"| **{one.verdict}** | {one.paper} | {one.said} | {one.seen} | {one.rule} |"
     yield ""
 
 
@@ -103,7 +112,7 @@ def _section(experiment: Experiment, found: Outcome | None, published: Published
     yield from _fairness(found, published)
     yield "This experiment alone, one split (`DATA` and the `.pth` file are yours):"
     yield ""
-    yield "```sh"
+    yield "```text"  # not `sh`: the tests that type the documents' commands would repeat these searches
     yield from list_commands(experiment)
     yield "```"
     yield ""
@@ -111,7 +120,7 @@ def _section(experiment: Experiment, found: Outcome | None, published: Published
 
 def _own_rows(found: Outcome, published: Published) -> Iterator[str]:
     speeds = any(one.steps for one in published.figures)
-    head = ["here", "MACs of the whole", f"test {found.metric}", "difference"]
+    head = ["here", "MACs (parameters)", f"test {found.metric}", "difference"]
     head += ["published", "AUROC", "difference", "lies"]
     head += ["steps to the goal", "published steps"] if speeds else []
     yield f"| {' | '.join(head)} |"
@@ -182,7 +191,7 @@ def _name(row: Row, found: Outcome) -> str:
 
 
 def _share(row: Row) -> str:
-    return "" if np.isnan(row.macs_share) else f"{row.macs_share:.0%}"
+    return "" if np.isnan(row.macs_share) else f"{row.macs_share:.0%} ({row.params_share:.0%})"
 
 
 def _score(row: Row) -> str:

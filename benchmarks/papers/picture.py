@@ -9,7 +9,7 @@ from outcomes import NotMadeError, Outcome
 from published import Published, read_published
 
 _WIDTH, _HEIGHT = 480, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 470, 76, 340
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 452, 76, 340
 _LOWEST = -16.0
 """Points of AUROC; what lies below is drawn at this edge, with its value."""
 _STYLE = """
@@ -128,7 +128,7 @@ def _series(points: Iterable[Point], kind: str, top: float) -> Iterator[str]:
         title = f"<title>{escape(one.name)}: {one.value:+.1f} [{one.low:+.1f}, {one.high:+.1f}]</title>"
         if one.value < _LOWEST:
             yield f'<path class="{kind}" d="M{x - 6} {y - 9}h12l-6 9z">{title}</path>'
-            yield f'<text class="{kind}" x="{x + 9}" y="{y - 3}">{one.value:.0f}</text>'
+            yield f'<text class="{kind}" x="{x + 5}" y="{y - 14}" text-anchor="middle">{one.value:.0f}</text>'
             continue
         if one.high > one.low:
             yield f'<line class="{kind}" x1="{x}" y1="{_y(one.low, top)}" x2="{x}" y2="{_y(one.high, top)}"/>'

@@ -13,6 +13,10 @@ from ttl_deploy.records import codec
 from ttl_deploy.records.models import FULL
 from ttl_deploy.records.trials import SearchSettings, TrainSettings
 
+_READING = {"labels": "label", "classes": "class_map"}
+"""Options whose name is not that of the setting."""
+_PLACEHOLDERS = {"image_root": "FOLDER", "classes": "FILE"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
@@ -109,7 +113,9 @@ def _differences(settings: SearchSettings) -> Iterator[tuple[str, str]]:
             yield field.name, f"{getattr(settings.train, field.name)}"
     for field in dataclasses.fields(settings.reading):
         value: Any = getattr(settings.reading, field.name)
-        if field.name in ("label_col", "patient_col", "split_col", "image_col") and value:
-            yield field.name, value
-        elif field.name == "labels" and value:
-            yield "label", ",".join(value)
+        if value != getattr(default.reading, field.name):
+            yield _READING.get(field.name, field.name), _PLACEHOLDERS.get(field.name) or _written(value)
+
+
+def _written(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

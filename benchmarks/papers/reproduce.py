@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from claims import judge
 from experiments import Experiment, parse_weights, read_experiments
@@ -31,6 +32,7 @@ from ttl_deploy.files import make_folder, publish_text
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.study import run_study
 from ttl_deploy_cli.progress import say, show_study
+from ttl_deploy_cli.reading_options import PARAMETERS as READING
 from ttl_deploy_cli.reading_options import read_reading
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "papers-reproduced.md"
@@ -71,9 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a data set as for `ttl-deploy search`")
-    for name, what in (("image", "images' paths"), ("label", "label"), ("patient", "patient's id"), ("split", "split")):
-        parser.add_argument(f"--{name}-col", help=f"column of the {what} [recognised]")
-    parser.add_argument("--label", help="keep these classes or findings only, separated by commas")
+    for name, kind in READING.items():
+        told = get_args(kind)[1].help.replace("%", "%%")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float if name == "max_bad" else str, help=told)
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", help="ImageNet weights by network")
     parser.add_argument("--reduced", action="store_true", help="small network, images and epochs; labelled as such")
     parser.add_argument("--only", nargs="+", help="names of experiments [all]")
@@ -85,11 +87,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def run_search(search: Search, out: Path, command: str) -> None:
-    """Make one search, or what is left of it, and test all that it trained; the time it took is added up in `out`."""
+    """Make one search, or what is left of it, and test all that it trained; the time it took is added up in `out`.
+
+    Reading again a search that is done does not count.
+    """
     run, began = RunFolder(out / search.folder), time.perf_counter()
+    done = run.front.is_file() and search.folder in _read_times(out)
     with show_study(run, command, enabled=True) as reporter:
         run_study(search.settings, run, command=command, reporter=reporter)
     test_all(run, command)
+    if done:
+        return
     times = _read_times(out)
     times[search.folder] = times.get(search.folder, 0.0) + time.perf_counter() - began
     publish_text(make_folder(out) / _TIMES, json.dumps(times, indent=2) + "\n")

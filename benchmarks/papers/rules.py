@@ -103,6 +103,9 @@ def tell_steps(row: Row, goal: float) -> str:
 
 
 def _name(row: Row) -> str:
+    """Return the paper's name, or of a CBR network, which need not be the paper's, its own."""
+    if row.entrant.backbone.startswith("cbr:"):
+        return f"{row.entrant.backbone} by {row.entrant.strategy}"
     return row.entrant.name or row.entrant.cut
 
 

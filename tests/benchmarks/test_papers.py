@@ -10,9 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import typer.main
 
 from ttl_deploy.errors import UnknownNameError, UsageError
+from ttl_deploy.models.backbones import build_backbone
 from ttl_deploy.models.cuts import list_cuts
 from ttl_deploy.records.data import Reading
 from ttl_deploy.records.scores import PairedDifference, Score
@@ -320,6 +322,15 @@ def test_what_was_not_trained_cannot_be_told_and_the_reason_stands_there(papers:
     assert {claim.verdict for claim in claims.values()} == {"cannot be told"}
 
 
+def test_two_perfect_scores_are_no_evidence_that_two_are_equal(papers: Any) -> None:
+    ways = [Entered(name, auroc=1.0) for name in ("FTL", "TF")]
+    found = outcome(papers, *ways, name="ttl-ways")
+    real = papers["outcomes"].Outcome(experiment=found.experiment, rows=found.rows, images=(500,))
+    claim = judge(papers, real)["TF, with half"]
+    assert claim.verdict == "cannot be told"
+    assert claim.seen == "both rank every test image right, so nothing could differ"
+
+
 @pytest.mark.parametrize(
     ("random", "verdict"),
     [((0.5, 0.6, 0.9), "agrees"), ((0.9, 0.9, 0.9), "cannot be told"), ((float("nan"), 0.6, 0.7), "agrees")],
@@ -351,6 +362,55 @@ def test_a_claim_about_few_or_many_images_is_judged_with_as_many_only(
     assert ("training images here are not" in claims["with few images"].seen) != few
 
 
+@pytest.mark.parametrize(
+    ("sizes", "seen", "verdict"),
+    [
+        ({"CBR-LargeT, random": 0.7, "CBR-Tiny, random": 0.3}, "70% of the parameters", "agrees"),
+        ({"CBR-Small, random": 0.5, "CBR-Tiny, random": 1.9}, "50% of the parameters", "agrees"),
+        ({"CBR-Tiny, random": 1.9}, "is not smaller than b here", "cannot be told"),
+        ({}, "no CBR network could be trained", "cannot be told"),
+    ],
+)
+def test_small_against_large_is_judged_of_a_network_that_is_smaller(
+    papers: Any, sizes: dict[str, float], seen: str, verdict: str
+) -> None:
+    rows = [Entered("ResNet-50, transfer", macs=2.0), *(Entered(name, macs=2 * size) for name, size in sizes.items())]
+    claim = judge(papers, outcome(papers, *rows, name="transfusion-cbr"))["a small network"]
+    assert seen in claim.seen
+    assert claim.verdict == verdict
+
+
+# ---- all of it ----
+
+
+@pytest.mark.slow
+def test_a_rerun_on_other_data_prints_its_page_and_goes_on_where_it_was(
+    papers: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(build_backbone("mobilenet_v2", image_size=32).state_dict(), tmp_path / "random.pth")
+    options = ["--reduced", "--only", "ttl-ways", "--image-size", "32", "--out", str(tmp_path / "out")]
+    command = ["--data", "phantom:blob?patients=80", "--weights", f"mobilenet_v2={tmp_path / 'random.pth'}", *options]
+    main = papers["reproduce"].main
+    assert main([*command, "--dry-run"]) == 0
+    planned = capsys.readouterr()
+    assert not planned.out
+    assert "3 searches with 6 trainings, 0 searches are done" in planned.err
+    assert "for the rest on this machine" in planned.err
+    assert main(command) == 0
+    first = capsys.readouterr()
+    assert first.out.startswith("# The papers' experiments, run again\n\n**5 claims: ")
+    assert first.out.count("| `features.13` by ") == 2
+    assert "the reference | FTL | 84.9 ± 0.1 |" in first.out
+    assert main(command) == 0
+    again = capsys.readouterr()
+    assert "3 searches are done" in again.err
+    assert drop_minutes(again.out) == drop_minutes(first.out)
+
+
+def drop_minutes(page: str) -> list[str]:
+    return [line for line in page.splitlines() if "minutes" not in line]
+
+
 # ---- page and picture ----
 
 
@@ -375,7 +435,10 @@ def test_the_page_begins_with_the_counts_and_puts_published_beside_own(rendered:
     assert "**A reduced setting**" in text
     assert "Data: set, 2 classes." in text
     # layer2.3 and layer3.1 are k = 8 and 10; 0.6 of the MACs is nearest to 2.404 / 4.087 = 58.8 %.
-    assert "| 60% | 99.5 [98.5, 100.5] | +1.0 [-1.0, +3.0] | layer3.1 (59% of the MACs) | 86.1 ± 0.77 | +1.2 |" in text
+    assert (
+        "| 60% (30%) | 99.5 [98.5, 100.5] | +1.0 [-1.0, +3.0] | layer3.1 (59% of the MACs) | 86.1 ± 0.77 | +1.2 |"
+        in text
+    )
     assert "| -25.0 [-30.0, -20.0] | layer1.0 (9% of the MACs) | 70.25 ± 1.35 | -14.6 | above ours |" in text
     assert "The reference has 99.5 here: so near to 100" in text
     assert "Not run: no weights: give --weights b=FILE." in text
