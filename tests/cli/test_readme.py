@@ -49,7 +49,7 @@ def described_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_command_in_the_documents_parses(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in variables_for(typed).items():
         monkeypatch.setenv(variable, value)
-    _, name, *arguments = split_as_a_shell(as_typed_here(typed, fast=False), cwd=tmp_path)
+    _, name, *arguments = split_as_a_shell(as_typed_here(typed), cwd=tmp_path)
     if name in ("--install-completion", "--show-completion"):
         return  # typed into a real shell by another test
     command = COMMAND.commands[name]

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from tests.docs.tables import as_typed_here
 from tests.docs.typed_commands import Typed, split_as_a_shell
 
 SEARCH = shlex.split(
@@ -29,13 +30,14 @@ SMALL = {
     "TTL_DEPLOY_LIMIT_TRAIN": "32",
     "TTL_DEPLOY_PROFILE_SECONDS": "0.01",
     "TTL_DEPLOY_BENCH_SECONDS": "0.02",
-    "TTL_DEPLOY_BENCH_RUNS": "2",
     "TTL_DEPLOY_BENCH_ROUNDS": "2",
     "TTL_DEPLOY_ANALYZE_IMAGES": "12",
     "TTL_DEPLOY_PROGRESS": "no",
     "OMP_NUM_THREADS": "1",
 }
 """What makes every command small without another word in it: what is typed beats these."""
+FEW_RUNS = {"TTL_DEPLOY_BENCH_RUNS": "2"}
+"""For benchmarks on this machine: the script on another one has no such option."""
 LEFT_OUT = {
     "TTL_DEPLOY_SEARCH_BACKBONE": "resnet18",
     "TTL_DEPLOY_SEARCH_DATA": "cxr",
@@ -48,12 +50,13 @@ LEFT_OUT = {
 
 def variables_for(typed: Typed) -> dict[str, str]:
     """Return the variables that a command is typed under."""
-    return SMALL if typed.fenced else SMALL | LEFT_OUT
+    few = {} if "--ssh" in typed.words else FEW_RUNS
+    return SMALL | few | ({} if typed.fenced else LEFT_OUT)
 
 
 def put_runs(base: Path, here: Path, typed: Iterable[Typed], leave_out: Collection[str] = ()) -> None:
     """Put copies of the base run where the commands of a page want runs and artifacts, but for the names left out."""
-    words = [word for one in typed for word in split_as_a_shell(one.text.partition(">")[0], cwd=here)]
+    words = [word for one in typed for word in split_as_a_shell(as_typed_here(one), cwd=here)]
     wanted = [name for name in NAMES if any(word == name or word.startswith(f"{name}/") for word in words)]
     for name in sorted(set(wanted or ["runs/densenet121-cxr-1a2b3c"]) - set(leave_out)):
         copy_run(base, here / name)

@@ -49,7 +49,7 @@ class Machine:
 
     def type_in(self, typed: Typed, text: str) -> subprocess.CompletedProcess[str]:
         """Type a line into bash, where what it needs from elsewhere was put before."""
-        self._prepare(typed)
+        self._prepare(text)
         environment = self._environment | variables_for(typed)
         if any(part in typed.text for part in ON_STAND_IN) and "--flavour rtx" not in typed.text:
             environment["PYTHONPATH"] = os.pathsep.join((str(STAND_IN), environment.get("PYTHONPATH", "")))
@@ -66,15 +66,15 @@ class Machine:
         self._searched |= typed.words[1] == "search" and not {"-o", "--out", "--dry-run"} & set(typed.words)
         return done
 
-    def _prepare(self, typed: Typed) -> None:
-        words = split_as_a_shell(typed.text, cwd=self.here)
+    def _prepare(self, text: str) -> None:
+        words = split_as_a_shell(text, cwd=self.here)
         for name in PLACEHOLDERS:
             if self._searched and any(word.startswith(name) for word in words):
                 self._name_newest(name)
         for trial in re.findall(r"\S*/trials/[^/\s]+", " ".join(words)):
             complete(self.here / trial)
         if "trtexec.txt" in words:
-            (self.here / "trtexec.txt").write_text(PRINTED.replace("64x64", "32x32").replace("Orin", "Stand-in"))
+            (self.here / "trtexec.txt").write_text(PRINTED.replace("64x64", "32x32").replace("Orin", "Stand-in GPU"))
         if RESULTS in words:
             self._measure_on_the_board(self.here / "RUN")
         if "OUT" in words:

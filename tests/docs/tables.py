@@ -7,13 +7,12 @@ from tests.docs.typed_commands import Typed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandIn:
-    """Words of a command that a test types otherwise; `fast_only` where the slow tests type them as they stand."""
+    """Words of a command that a test types otherwise."""
 
     page: str
     typed: str
     instead: str
     why: str
-    fast_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,28 +59,6 @@ STAND_INS = (
         instead="runs/NAME/exports/*-openvino-int8",
         why="which cut a small search chooses is chance",
     ),
-    StandIn(
-        page="docs/evidence.md",
-        typed="features.11__full__s0/predictions_test.npz kermany/trials/features.6__full__s0/predictions_test.npz "
-        "kermany/trials/features.9__full__s0",
-        instead="layer3.1__full__s0",
-        why="the fast run has one cut",
-        fast_only=True,
-    ),
-    StandIn(
-        page="docs/strategies.md",
-        typed="--cut features.denseblock3 --strategy l2-sp",
-        instead="--cut layer3.1 --strategy full",
-        why="the fast run is a ResNet-18 with one strategy",
-        fast_only=True,
-    ),
-    StandIn(
-        page="docs/width.md",
-        typed="--cut features.denseblock2@160px@w0.5",
-        instead="--cut full",
-        why="the fast run has no variants",
-        fast_only=True,
-    ),
     StandIn(page="docs/settings.md", typed="--epochs 20", instead="--epochs 2", why="20 epochs take minutes"),
     StandIn(page="docs/width.md", typed="160,224", instead="48,64", why="DenseNet-121 at 224 px takes minutes"),
     StandIn(page="docs/width.md", typed="@160px@", instead="@48px@", why="as above"),
@@ -90,13 +67,6 @@ STAND_INS = (
         typed="--cut features.denseblock2@",
         instead="--cut full@",
         why="which cut a small search chooses, and so varies, is chance; the full network is varied always",
-    ),
-    StandIn(
-        page="docs/operating-point.md",
-        typed="--cut features.11",
-        instead="--cut layer3.1",
-        why="the fast run is a ResNet-18",
-        fast_only=True,
     ),
 )
 
@@ -210,15 +180,14 @@ def why_not_run(typed: Typed) -> NotRun | None:
     return None
 
 
-def stand_ins_of(typed: Typed, *, fast: bool) -> tuple[StandIn, ...]:
+def stand_ins_of(typed: Typed) -> tuple[StandIn, ...]:
     """Return the entries of the table that change a command."""
-    mine = (entry for entry in STAND_INS if entry.page == typed.page and entry.typed in typed.text)
-    return tuple(entry for entry in mine if fast or not entry.fast_only)
+    return tuple(entry for entry in STAND_INS if entry.page == typed.page and entry.typed in typed.text)
 
 
-def as_typed_here(typed: Typed, *, fast: bool) -> str:
+def as_typed_here(typed: Typed) -> str:
     """Return what a test types for a command."""
     text = typed.text
-    for entry in stand_ins_of(typed, fast=fast):
+    for entry in stand_ins_of(typed):
         text = text.replace(entry.typed, entry.instead)
     return text

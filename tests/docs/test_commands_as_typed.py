@@ -52,7 +52,7 @@ def machine(
 @pytest.mark.slow
 @pytest.mark.parametrize("typed", OURS, ids=str)
 def test_a_command_does_what_it_does_when_it_is_typed(typed: Typed, machine: Callable[[str], Machine]) -> None:
-    done = machine(typed.page).type_in(typed, as_typed_here(typed, fast=False))
+    done = machine(typed.page).type_in(typed, as_typed_here(typed))
     allowed = {0, BUSY} if typed.words[1] == "bench" else {0}
     if "bf16" in typed.text and "avx512_bf16" not in examine_processor().instructions:
         allowed = {2, 6}
