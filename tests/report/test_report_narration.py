@@ -77,6 +77,17 @@ def test_what_an_export_was_asked_for_besides_is_in_its_command(story):
     assert command.endswith(" --operating-point sensitivity=0.95 --no-calibrate --max-drop 0.02")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("r-layer3-trt-fp16", ""), ("r-layer3-rtx-fp16", "--flavour rtx"), ("r-l-trt-jetpack5-fp16", "--target jetpack5")],
+)
+def test_engines_are_asked_for_in_their_flavour(story, name, said):
+    export = story.exports[0]
+    manifest = replace(export.manifest, name=name, format="trt", precision="fp16")
+    (_, command, *_) = reproduction(replace(story, exports=(replace(export, manifest=manifest),)))
+    assert command.partition(" --no-calibrate")[2].strip() == said
+
+
 def test_the_question_counts_many_classes_instead_of_naming_them(story):
     many = replace(story.fingerprint, classes=tuple("abcdefgh"))
     assert "tell apart 8 classes, if" in ask(replace(story, fingerprint=many))

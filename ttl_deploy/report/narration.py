@@ -73,6 +73,10 @@ def _export_options(manifest: ArtifactManifest) -> list[str]:
         given += ["--no-calibrate"]
     if manifest.gate is not None and manifest.gate.max_drop != MAX_DROP:
         given += ["--max-drop", f"{manifest.gate.max_drop:g}"]
+    variant = manifest.name.removesuffix(f"-{manifest.precision}")
+    if manifest.format == "trt":  # what sets these folders, and so the names, apart
+        given += ["--target", "jetpack5"] if variant.endswith("-trt-jetpack5") else []
+        given += ["--flavour", "rtx"] if variant.endswith("-rtx") else []
     finetuning = manifest.quantisation.finetuning if manifest.quantisation else None
     return given if finetuning is None else [*given, "--qat-epochs", str(finetuning.epochs)]
 
