@@ -58,7 +58,7 @@ def put_runs(base: Path, here: Path, typed: Iterable[Typed], leave_out: Collecti
     """Put copies of the base run where the commands of a page want runs and artifacts, but for the names left out."""
     words = [word for one in typed for word in split_as_a_shell(as_typed_here(one), cwd=here)]
     wanted = [name for name in NAMES if any(word == name or word.startswith(f"{name}/") for word in words)]
-    for name in sorted(set(wanted or ["runs/densenet121-cxr-1a2b3c"]) - set(leave_out)):
+    for name in sorted(set(wanted) - set(leave_out)) or ["runs/densenet121-cxr-1a2b3c"]:
         copy_run(base, here / name)
     for name in ARTIFACTS:
         if name in words:

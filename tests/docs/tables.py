@@ -60,6 +60,7 @@ STAND_INS = (
         why="which cut a small search chooses is chance",
     ),
     StandIn(page="docs/settings.md", typed="--epochs 20", instead="--epochs 2", why="20 epochs take minutes"),
+    StandIn(page="docs/strategies.md", typed="--seeds 0,1,2", instead="--seeds 0", why="36 trainings take minutes"),
     StandIn(page="docs/width.md", typed="160,224", instead="48,64", why="DenseNet-121 at 224 px takes minutes"),
     StandIn(page="docs/width.md", typed="@160px@", instead="@48px@", why="as above"),
     StandIn(
