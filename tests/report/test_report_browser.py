@@ -124,10 +124,10 @@ def test_a_point_of_the_front_tells_under_the_mouse_what_it_is(page, story):
     page.move(*page.run(FIRST_POINT))
     told = page.run(HOVER_TEXT)
     point = next(one for one in story.front.points if told.startswith(one.cut))
-    for words in (f"val AUROC {point.validation[0].value:.3f} [", "latency", "ONNX file", "MACs"):
+    for words in (f"validation AUROC {point.validation[0].value:.3f} [", "latency", "ONNX file", "MACs"):
         assert words in told
     verdict = story.front.verdict(point.name)
-    assert verdict is None or f"on test {verdict.verdict}" in told
+    assert verdict is None or f"verdict on test: {verdict.verdict}" in told
 
 
 @pytest.mark.parametrize("axis", ["params", "latency_s", "size_bytes", "macs"])
@@ -197,7 +197,7 @@ def test_arrow_keys_read_the_points_aloud(page, story):
         told.append(page.run(f"{FRONT}.nextElementSibling.textContent"))
     assert told[0] != told[1]
     for one in told:
-        assert any(one.startswith(f"{point.cut}, val AUROC") for point in story.front.points)
+        assert any(one.startswith(f"{point.cut}, validation AUROC") for point in story.front.points)
 
 
 def test_every_figure_can_be_read_by_keys(page):

@@ -283,7 +283,7 @@ def test_a_hover_text_names_few_metrics_and_the_verdict(story):
     texts = [text for trace in draw_front(story, story.front)["data"] for text in trace.get("text", ())]
     for point in story.front.points:
         text = next(text for text in texts if text.startswith(f"<b>{point.cut}</b>"))
-        assert text.count("val ") == 3 < len(METRICS)
+        assert text.count("validation ") == 3 < len(METRICS)
         assert text.count("test AUROC") == bool(point.test)
         found = story.front.verdict(point.name)
-        assert (f"on test {found.verdict}" in text) if found else ("on test" not in text)
+        assert (f"verdict on test: {found.verdict}" in text) if found else ("on test" not in text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ttl_deploy.evidence.metrics import METRIC_WORDS
+from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Standing
 from ttl_deploy.report.file_sizes import BY_FILE_SIZE, find_sizes, stand_by_size
 from ttl_deploy.report.front_layers import draw_files, draw_seeds
@@ -41,6 +42,7 @@ _STANDING_WORDS: dict[Standing, str] = {
 }
 _TOLD: tuple[Metric, ...] = ("auroc", "auprc", "accuracy")
 """What a hover text names of the validation split; the page's tables hold the rest."""
+_SPLITS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 _WIDE_RANGE = 30  # costs that differ by more than this factor are drawn on a logarithmic axis
 
 
@@ -319,8 +321,8 @@ def _describe(point: FrontPoint, story: RunStory) -> str:
     lines = [
         f"<b>{clean_label(point.cut)}</b>",
         *([f"by {label_strategy(point.strategy)}"] if len(strategies) > 1 else []),
-        *(f"{score.split} {METRIC_WORDS[score.metric]} {format_score(score)}" for score in told),
-        *([f"on test {verdict.verdict}"] if verdict else []),
+        *(f"{_SPLITS[score.split]} {METRIC_WORDS[score.metric]} {format_score(score)}" for score in told),
+        *([f"verdict on test: {verdict.verdict}"] if verdict else []),
         *(f"{AXIS_WORDS[one.axis]}: clearly worse than {clean_label(one.by)}" for one in point.dominated_by or ()),
         f"{format_quantity(point.macs)} MACs ({format_share(point.macs_share)} of the full network)",
         f"{format_quantity(point.params)} parameters ({format_share(point.params_share)})",
