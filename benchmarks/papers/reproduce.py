@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from plan import Plan, Search, make_plan
 from prospect import tell_prospect
 from shared import store, test_all
 
-from ttl_deploy.errors import TtlDeployError
+from ttl_deploy.errors import RunInterruptedError, TtlDeployError
 from ttl_deploy.files import make_folder, publish_text
 from ttl_deploy.runs.folder import RunFolder
 from ttl_deploy.search.study import run_study
@@ -62,11 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         outcomes = {one.name: read_outcome(one, plan, given.out) for one in experiments if one.entrants}
         publish(experiments, plan, outcomes, given)
     except TtlDeployError as error:
-        say(f"error: {error}")
+        told = isinstance(error, RunInterruptedError) and typed not in str(error)
+        say(f"error: {error}" + (f". To resume, type:\n  {typed}" if told else ""))
         return int(error.exit_code)
-    except KeyboardInterrupt:
-        say(f"interrupted; everything finished is kept, and this goes on:\n{typed}")
-        return 130
     return 0
 
 
@@ -137,5 +136,13 @@ def _describe(experiment: str, row: Row) -> dict[str, object]:
     return {"experiment": experiment, **entrant, **kept}
 
 
+def _interrupt(number: int, _frame: object) -> None:
+    """Stop once; a second signal must not disturb the stopping."""
+    signal.signal(number, signal.SIG_IGN)
+    raise RunInterruptedError("interrupted; what is done so far is kept", signal_number=number)
+
+
 if __name__ == "__main__":
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(wanted, _interrupt)
     raise SystemExit(main())
