@@ -77,6 +77,15 @@ def test_what_an_export_was_asked_for_besides_is_in_its_command(story):
     assert command.endswith(" --operating-point sensitivity=0.95 --no-calibrate --max-drop 0.02")
 
 
+def test_every_artifact_is_verified_where_it_lies(story):
+    export = story.exports[0]
+    other = replace(export, manifest=replace(export.manifest, name=f"{export.manifest.name}-ort-int8"))
+    commands = reproduction(replace(story, exports=(export, other)))
+    folders = [f"RUN/exports/{story.choice.cut}{end}" for end in ("", "-ort-int8")]
+    assert commands[3:5] == tuple(f"ttl-deploy verify {one} --data {story.settings.data}" for one in folders)
+    assert commands[5:] == (f"ttl-deploy bench {' '.join(folders)}", "ttl-deploy report RUN")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("r-layer3-trt-fp16", ""), ("r-layer3-rtx-fp16", "--flavour rtx"), ("r-l-trt-jetpack5-fp16", "--target jetpack5")],

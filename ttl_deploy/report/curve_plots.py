@@ -103,6 +103,7 @@ def _draw_points(name: str, bins: tuple[ReliabilityBin, ...], *, colour: str, sy
             "width": 2,
             "color": f"{colour}99",
         },
+        "cliponaxis": False,
         "line": {"width": 1.2, "color": colour, "dash": dash},
         "marker": {
             "size": [round(_LEAST_PX + _MORE_PX * math.sqrt(one.images / most), 1) for one in bins],

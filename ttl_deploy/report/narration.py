@@ -56,9 +56,18 @@ def reproduction(story: RunStory) -> tuple[str, ...]:
     for export in story.exports:
         manifest = export.manifest
         lines.append(f"ttl-deploy export RUN {shlex.join(_export_options(manifest))}")
-    if story.exports:
-        lines += [f"ttl-deploy verify RUN --data {shlex.quote(story.settings.data)}", "ttl-deploy bench RUN"]
+    artifacts = [_artifact_path(export.manifest) for export in story.exports]
+    lines += [f"ttl-deploy verify {path} --data {shlex.quote(story.settings.data)}" for path in artifacts]
+    if artifacts:
+        lines.append(f"ttl-deploy bench {' '.join(artifacts)}")
+    if story.analysis is not None:
+        lines.append("ttl-deploy analyze RUN")
     return (*lines, "ttl-deploy report RUN")
+
+
+def _artifact_path(manifest: ArtifactManifest) -> str:
+    """Return where an artifact lies, from its name: the backbone's, and that of its folder."""
+    return shlex.quote(f"RUN/exports/{manifest.name.removeprefix(f'{manifest.model.backbone}-')}")
 
 
 def _export_options(manifest: ArtifactManifest) -> list[str]:
