@@ -1,4 +1,4 @@
-"""What the page says of an export's calibration and operating point."""
+"""What the page says of exports: all in one table, calibration, operating point and benchmarks of each."""
 
 import re
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pytest
 from ttl_deploy.records.artifacts import Calibration, CalibrationEffect, OperatingPoint
 from ttl_deploy.records.scores import Score
 from ttl_deploy.report.artifacts import describe_calibration, describe_operating_point
+from ttl_deploy.report.exports_listing import list_exports
 from ttl_deploy.report.page import render_page
 
 
@@ -105,3 +106,30 @@ def test_sentences_say_what_was_done_and_what_was_not():
     assert describe_operating_point(youden).endswith("no interval, chosen on val for Youden's index")
     argmax = replace(POINT, rule="argmax", target=None, threshold=None)
     assert describe_operating_point(argmax) == "the most probable class"
+
+
+def test_one_table_tells_what_every_file_is_how_near_verified_and_fast(story):
+    export = story.exports[0]
+    bench = export.benchmarks[0]
+    noisy = replace(bench, rows=(replace(bench.rows[0], verdict="inconclusive: others used the cores"),))
+    failed = replace(export.verification, passed=False)
+    alone = replace(export, verification=None, benchmarks=())
+    shown = list_exports((export, replace(export, verification=failed, benchmarks=(bench, noisy)), alone))
+    assert shown.columns == ("artifact", "format", "size", "decisions as the model's", "verified", "latency")
+    name = export.manifest.name
+    assert shown.rows == (
+        (name, "onnx, fp32", "2.31 MB", "not recorded", "passed, 600 test images", "2.60 ms on ward-pc"),
+        (name, "onnx, fp32", "2.31 MB", "not recorded", "failed, 600 test images", "2.60 ms on ward-pc, inconclusive"),
+        (name, "onnx, fp32", "2.31 MB", "not recorded", "not yet", "not measured"),
+    )
+    kept = replace(export, parity=replace(export.verification.parity, decisions_flipped=6))
+    assert list_exports((kept,)).rows[0][3] == "594 of 600"
+
+
+def test_an_unsteady_benchmark_says_so_in_its_row_and_why_below(story):
+    export = story.exports[0]
+    bench = export.benchmarks[0]
+    noisy = replace(bench, rows=(replace(bench.rows[0], verdict="inconclusive: others used the cores"),))
+    page = render_page(replace(story, exports=(replace(export, benchmarks=(noisy,)),)))
+    assert "<td>inconclusive</td>" in page
+    assert "batch 1: inconclusive: others used the cores</li>" in page

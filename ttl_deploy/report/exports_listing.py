@@ -50,5 +50,6 @@ def _latency(export: ExportStory) -> str:
     known = find_medians(export)
     if not known:
         return "not measured"
-    host, _, seconds = known[-1]
-    return f"{pad_digits(format_latency(seconds))} on {host}"
+    host, row, seconds = known[-1]
+    verdict = row.verdict.partition(":")[0]
+    return f"{pad_digits(format_latency(seconds))} on {host}{'' if verdict == 'stable' else f', {verdict}'}"
