@@ -20,6 +20,7 @@ LONG = (
     *("export --operating-point", "export --cut", "export runs/", "export kermany", "front OUT", "verify runs/NAME"),
     *("bench", "build", "--latency", "--precision", "--format trt", "--format openvino", "--format ort", "--width"),
     *("--speedup", "--image-size 160,224", "--trtexec", "--target tensorrt", "--add", "--cuts all --lesion-px"),
+    *("-o kermany", "--out mobilenet", "--embed-images"),
 )
 """What takes seconds even on tiny images, or needs what another such command has made."""
 
