@@ -11,6 +11,7 @@ from ttl_deploy.report.numbers import format_bytes, format_latency
 from ttl_deploy.report.story import ExportStory, RunStory
 
 _SEED, _FILE = "#b0562f", "#2f8f5b"
+_SYMBOLS = {"fp16": "star-square-open", "bf16": "star-triangle-up-open", "int8": "star-triangle-down-open"}
 _MODEL_FILES = (".onnx", ".ort", ".xml", ".bin", ".engine", ".plan")
 
 
@@ -52,7 +53,10 @@ def draw_files(story: RunStory, axis: str, unit: float) -> dict[str, dict[str, A
                 found.setdefault(row.precision, []).append((seconds / unit, score, told))
     return {
         clean_label(precision): _draw(
-            f"exported file, {clean_label(precision)}", drawn, colour=_FILE, symbol="star-diamond-open"
+            f"exported file, {clean_label(precision)}",
+            drawn,
+            colour=_FILE,
+            symbol=_SYMBOLS.get(precision, "star-diamond-open"),
         )
         for precision, drawn in found.items()
     }
