@@ -214,8 +214,8 @@ def _state_difference(picked: FrontPoint) -> list[str]:
     if to_best is None:
         return []
     return [
-        f"Its difference to {to_best.reference} is {to_best.value:+.3f} "
-        f"[{to_best.low:+.3f}, {to_best.high:+.3f}] ({100 * to_best.level:g} % interval, paired by patient)."
+        f"Its difference to {to_best.reference} is {to_best.value:+z.3f} "
+        f"[{to_best.low:+z.3f}, {to_best.high:+z.3f}] ({100 * to_best.level:g} % interval, paired by patient)."
     ]
 
 

@@ -58,8 +58,8 @@ def _explain(subgroups: Subgroups) -> Iterator[str]:
     for column in subgroups.columns:
         if column.shared_patients:
             yield (
-                f"{clean_name(column.column)}: {column.shared_patients} patients have images in several groups and "
-                "count in each, so these groups are not compared with each other"
+                f"{clean_name(column.column)}: patients with images in several groups count in each of them "
+                f"({column.shared_patients} here), so these groups are not compared with each other"
             )
     yield from tell_tests(subgroups)
     if not subgroups.patients_known:

@@ -187,7 +187,7 @@ class Int8Search:
     def _tell_failure(self) -> str:
         best = max(self._attempts, key=lambda one: (one.agreement, -1.0 if one.auroc_low is None else one.auroc_low))
         kept = f", {len(best.kept)} layers kept in fp32" if best.kept else ""
-        low = "not known" if best.auroc_low is None else f"{best.auroc_low:+.4f}"
+        low = "not known" if best.auroc_low is None else f"{best.auroc_low:+z.4f}"
         last = "; ".join(self._last.failures if self._last else ())
         return (
             f"no int8 file held the gate in {len(self._attempts)} tries, and nothing was published. Best: "

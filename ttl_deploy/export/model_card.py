@@ -114,8 +114,8 @@ def _comparison(manifest: ArtifactManifest) -> str:
     if gap is None:
         return said
     return (
-        f"{said} Difference {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] ({100 * gap.level:g} % interval, paired "
-        "by patient, means over the trained seeds)."
+        f"{said} Difference {gap.value:+z.3f} [{gap.low:+z.3f}, {gap.high:+z.3f}] ({100 * gap.level:g} % interval, "
+        "paired by patient, means over the trained seeds)."
     )
 
 

@@ -353,8 +353,8 @@ class Parity:
 
 def _tell_drop(difference: PairedDifference, gate: Gate, auroc: AurocDrop | None) -> str:
     told = (
-        f"the AUROC differs by {difference.value:+.4f}, {difference.level:.0%} interval {difference.low:+.4f} to "
-        f"{difference.high:+.4f}, which does not exclude a loss of {gate.max_drop:g}"
+        f"the AUROC differs by {difference.value:+z.4f}, {difference.level:.0%} interval {difference.low:+z.4f} to "
+        f"{difference.high:+z.4f}, which does not exclude a loss of {gate.max_drop:g}"
     )
     if auroc is None or difference.value <= -gate.max_drop:
         return told

@@ -73,7 +73,7 @@ def draw_depth(profile: Profile) -> Plot:
     texts = [_describe_costs(cut, share) for cut, share in zip(cuts, seen, strict=True)]
     traces = [_draw_growth(one, texts) for one in growths(cuts)]
     ticks = name_stages(cuts)
-    layout = make_layout(x_title="depth, shallow to deep", y_title="share of the full network")
+    layout = make_layout(x_title="depth, shallow to deep", y_title="share of full")
     layout["xaxis"] |= {
         "tickvals": list(ticks),
         "ticktext": [clean_label(name) for name in ticks.values()],
@@ -86,7 +86,7 @@ def draw_depth(profile: Profile) -> Plot:
         layout["yaxis2"] = {
             **layout["yaxis"],
             "domain": [0, 0.26],
-            "title": {"text": "share of<br>the side"},
+            "title": {"text": "of side"},
             "range": [0, 1.05],
             "nticks": 4,
         }

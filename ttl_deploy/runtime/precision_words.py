@@ -74,8 +74,8 @@ def describe_drop(drop: AurocDrop) -> str:
         return f"AUROC not compared: {drop.reason}"
     found = drop.difference
     return (
-        f"AUROC {drop.file:.4f}, trained model {drop.model:.4f}: difference {found.value:+.4f}, {found.level:.0%} "
-        f"interval {found.low:+.4f} to {found.high:+.4f} ({drop.images} images, {drop.patients} patients)"
+        f"AUROC {drop.file:.4f}, trained model {drop.model:.4f}: difference {found.value:+z.4f}, {found.level:.0%} "
+        f"interval {found.low:+z.4f} to {found.high:+z.4f} ({drop.images} images, {drop.patients} patients)"
     )
 
 
@@ -91,7 +91,7 @@ def describe_attempt(attempt: Attempt) -> str:
     """Say in a line how one try did."""
     kept = f", {len(attempt.kept)} layers in fp32" if attempt.kept else ""
     quality = "" if attempt.sqnr_db is None else f", {attempt.sqnr_db:.1f} dB"
-    low = "no AUROC" if attempt.auroc_low is None else f"AUROC difference at least {attempt.auroc_low:+.4f}"
+    low = "no AUROC" if attempt.auroc_low is None else f"AUROC difference at least {attempt.auroc_low:+z.4f}"
     return (
         f"{attempt.recipe}{kept}: {attempt.size_bytes / 1e6:.2f} MB, {attempt.agreement:.2%} of decisions the same, "
         f"{low}{quality}; {'passed' if attempt.passed else 'failed'}"
