@@ -99,7 +99,10 @@ def analysis(tmp_path_factory):
 def page(browser, story, analysis, tmp_path_factory):
     """The report of a run, open in a wide window."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_page(path, replace(with_findings(story, ("effusion", "mass", "nodule")), analysis=analysis))
+    # A second axis, for what a position sees, has colours of its own to be tested.
+    cuts = tuple(replace(cut, receptive_field=8 * number) for number, cut in enumerate(story.profile.cuts, 1))
+    told = replace(story, profile=replace(story.profile, cuts=cuts, image_size=64), analysis=analysis)
+    write_page(path, with_findings(told, ("effusion", "mass", "nodule")))
     browser.show_as(width=1200)
     browser.open(path.as_uri())
     return browser
