@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ttl_deploy.errors import UnknownNameError, UsageError, WeightsError
@@ -12,18 +12,9 @@ from ttl_deploy.models.truncation import build
 from ttl_deploy.models.weights.source import find_weights
 from ttl_deploy.records.models import ModelSpec
 
+from .network_states import shake_batch_norms
+
 SMALL = "cbr:tiny?kernel=3&widths=8-16&last-pool=no"
-
-
-def shake_batch_norms(model: nn.Module) -> nn.Module:
-    """Give the BatchNorms values that do something."""
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.3)
-            nn.init.normal_(layer.bias, 0.0, 0.3)
-            nn.init.normal_(layer.running_mean, 0.0, 0.3)
-            nn.init.uniform_(layer.running_var, 0.5, 2.0)
-    return model.eval()
 
 
 def run_by_hand(state: dict[str, Tensor], images: Tensor, units: int) -> Tensor:

@@ -11,7 +11,7 @@ from ttl_deploy.models.truncation import build
 from ttl_deploy.models.weights.loading import load_pretrained
 from ttl_deploy.records.models import FULL, ModelSpec
 
-from .slim_states import shake_batch_norms, shapes_of, state_of
+from .network_states import shake_batch_norms, shapes_of, state_of
 
 SEEDED = "slim:densenet121?keep=features.transition3"
 

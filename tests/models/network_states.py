@@ -1,4 +1,4 @@
-"""What the tests of slim hybrids ask of networks: shapes by name, and BatchNorms that do something."""
+"""What tests ask of whole networks: shapes by name, and BatchNorms that do something."""
 
 from collections.abc import Mapping
 
@@ -18,6 +18,7 @@ def state_of(backbone: str) -> Mapping[str, Tensor]:
 
 
 def shake_batch_norms(model: nn.Module) -> nn.Module:
+    """Give the BatchNorms values that do something."""
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.3)
