@@ -126,7 +126,7 @@ def test_the_artifact_carries_what_the_search_said_of_its_cut(run_folder: Path) 
         return
     told = manifest["comparison"]["verdicts"]
     assert told == [one for one in front["verdicts"]["verdicts"] if one["model"] == manifest["model"]["cut"]]
-    beside = "against" if told[0]["verdict"] == "inconclusive" else "to"
+    beside = "to" if told[0]["verdict"] in ("non-inferior", "inferior") else "against"
     assert f"**{told[0]['verdict']}** {beside} full" in card
 
 
