@@ -71,4 +71,4 @@ def _family(prefix: str) -> Family:
 
 def _other_ways() -> str:
     prefixes = ", ".join(f"{prefix}:NAME" for prefix in plugins.names("backbones") if prefix != _BARE)
-    return f"besides torchvision's names there are {prefixes}, and package.module:function for a network of your own"
+    return f"Besides torchvision's names there are {prefixes}, and package.module:function for a network of your own"
