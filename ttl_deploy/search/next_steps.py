@@ -19,7 +19,7 @@ def write_next_steps(run: RunFolder) -> None:
         f"ttl-deploy predict {folder} IMAGES... --out preds.csv": "probabilities for new images",
         f"ttl-deploy front {folder}": "all cuts: what they cost, and which are as good as the full network",
         f"ttl-deploy front {folder} --max-latency 5ms": "choose another cut by rule",
-        f"ttl-deploy analyze {folder}": "why this depth: what training changed, what a position sees, where models look",
+        f"ttl-deploy analyze {folder}": "why this depth: what training changed, what each cut sees, where models look",
         f"ttl-deploy report {folder}": "write the page anew, with all that came since",
     }
     publish_text(
