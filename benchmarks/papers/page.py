@@ -43,7 +43,9 @@ def render(
 
 def _overview(experiments: Sequence[Experiment], claims: Sequence[Claim]) -> Iterator[str]:
     total = count(claims)
-    told = f"{total['agrees']} agree, {total['does not agree']} do not, {total['cannot be told']} cannot be told"
+    agree, against = total["agrees"], total["does not agree"]
+    told = f"{agree} agree{'s' * (agree == 1)}, {against} {'does' if against == 1 else 'do'} not"
+    told = f"{told}, {total['cannot be told']} cannot be told"
     yield f"**{len(claims)} claims: {told}.**"
     yield ""
     yield "| paper | experiment | agree | do not | cannot be told |"
