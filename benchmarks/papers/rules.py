@@ -1,6 +1,6 @@
 """The rules by which claims are judged: paired differences against the margin, and steps until a goal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from outcomes import Outcome, Row
@@ -23,45 +23,42 @@ ABOVE = "the paired 95 % interval lies above 0 in every split; all below 0 does 
 
 def is_equal(found: Outcome, ours: Row, other: Row) -> Seen:
     """Judge whether two are equal within the margin."""
-    differences = found.compare(ours, other)
-    verdict: Verdict = "cannot be told"
-    if all(one.low > -MARGIN and one.high < MARGIN for one in differences):
-        verdict = "agrees"
-    elif all(one.high < -MARGIN or one.low > MARGIN for one in differences):
-        verdict = "does not agree"
-    return f"difference {tell(differences)}", verdict
+    return _judge(
+        found.compare(ours, other),
+        agrees=lambda one: one.low > -MARGIN and one.high < MARGIN,
+        refutes=lambda one: one.high < -MARGIN or one.low > MARGIN,
+    )
 
 
 def is_not_worse(found: Outcome, ours: Row, other: Row) -> Seen:
     """Judge whether one loses at most the margin against another."""
     differences = found.compare(ours, other)
-    verdict: Verdict = "cannot be told"
-    if all(one.low > -MARGIN for one in differences):
-        verdict = "agrees"
-    elif all(one.high < -MARGIN for one in differences):
-        verdict = "does not agree"
-    return f"difference {tell(differences)}", verdict
+    return _judge(differences, agrees=lambda one: one.low > -MARGIN, refutes=lambda one: one.high < -MARGIN)
 
 
 def is_below(found: Outcome, lower: Row, higher: Row) -> Seen:
     """Judge whether one is below another; against it speaks that a loss of the margin is excluded."""
     differences = found.compare(lower, higher)
-    verdict: Verdict = "cannot be told"
-    if all(one.low > -MARGIN for one in differences):
-        verdict = "does not agree"
-    elif all(one.high < 0 for one in differences):
-        verdict = "agrees"
-    return f"difference {tell(differences)}", verdict
+    return _judge(differences, agrees=lambda one: one.high < 0, refutes=lambda one: one.low > -MARGIN)
 
 
 def is_above(found: Outcome, ours: Row, other: Row) -> Seen:
     """Judge whether one is better than another, by however little."""
-    differences = found.compare(ours, other)
+    return _judge(found.compare(ours, other), agrees=lambda one: one.low > 0, refutes=lambda one: one.high < 0)
+
+
+def _judge(
+    differences: Sequence[PairedDifference],
+    *,
+    agrees: Callable[[PairedDifference], bool],
+    refutes: Callable[[PairedDifference], bool],
+) -> Seen:
+    """Judge by what holds of the difference in every split; where both hold, the claim does not agree."""
     verdict: Verdict = "cannot be told"
-    if all(one.low > 0 for one in differences):
-        verdict = "agrees"
-    elif all(one.high < 0 for one in differences):
+    if all(map(refutes, differences)):
         verdict = "does not agree"
+    elif all(map(agrees, differences)):
+        verdict = "agrees"
     return f"difference {tell(differences)}", verdict
 
 

@@ -8,10 +8,8 @@ from ttl_deploy.evidence.metrics import METRIC_WORDS
 from ttl_deploy.records.scores import METRICS, PICK_RULES, Axis, Choice, Front, FrontPoint, Score
 from ttl_deploy.report import verdicts
 from ttl_deploy.report.file_sizes import BY_FILE_SIZE, stand_by_size
-from ttl_deploy.report.listing import AXIS_WORDS, Listing
+from ttl_deploy.report.listing import AXIS_WORDS, SPLIT_WORDS, Listing
 from ttl_deploy.report.numbers import format_difference, format_score
-
-_SPLITS = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +128,7 @@ def _has_several(points: dict[str, FrontPoint]) -> bool:
 def _columns(points: dict[str, FrontPoint]) -> dict[str, dict[str, Score]]:
     """Return by column title the scores of each point, by metric, on each split that has some."""
     return {
-        f"{role}, {_SPLITS[split]}": {score.metric: score for score in scores}
+        f"{role}, {SPLIT_WORDS[split]}": {score.metric: score for score in scores}
         for role, point in points.items()
         for split, scores in (("val", point.validation), ("test", point.test))
         if scores

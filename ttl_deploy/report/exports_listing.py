@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 from ttl_deploy.records.artifacts import Parity
 from ttl_deploy.report.front_layers import find_medians, size_of_model
-from ttl_deploy.report.listing import Listing
+from ttl_deploy.report.listing import SPLIT_WORDS, Listing
 from ttl_deploy.report.numbers import format_bytes, format_latency, pad_digits
 from ttl_deploy.report.story import ExportStory
-
-_SPLITS = {"train": "training", "val": "validation", "test": "test", "all": "all"}
 
 
 def list_exports(exports: Sequence[ExportStory]) -> Listing:
@@ -41,7 +39,7 @@ def _verified(export: ExportStory) -> str:
     found = export.verification
     if found is None:
         return "not yet"
-    where = f"{found.images} {_SPLITS.get(found.split, found.split)} images"
+    where = f"{found.images} {SPLIT_WORDS.get(found.split, found.split)} images"
     return f"{'passed' if found.passed else 'failed'}, {where}"
 
 

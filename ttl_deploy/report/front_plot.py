@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ttl_deploy.evidence.metrics import METRIC_WORDS
-from ttl_deploy.records.data import Split
 from ttl_deploy.records.scores import Axis, Choice, Front, FrontPoint, Metric, Standing
 from ttl_deploy.report.file_sizes import BY_FILE_SIZE, find_sizes, stand_by_size
 from ttl_deploy.report.front_layers import draw_files, draw_seeds
-from ttl_deploy.report.listing import AXIS_WORDS, auroc_of
+from ttl_deploy.report.listing import AXIS_WORDS, SPLIT_WORDS, auroc_of
 from ttl_deploy.report.looks import Look, clean_label, label_strategy, looks_of
 from ttl_deploy.report.numbers import (
     format_bytes,
@@ -42,7 +41,6 @@ _STANDING_WORDS: dict[Standing, str] = {
 }
 _TOLD: tuple[Metric, ...] = ("auroc", "auprc", "accuracy")
 """What a hover text names of the validation split; the page's tables hold the rest."""
-_SPLITS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 _WIDE_RANGE = 30  # costs that differ by more than this factor are drawn on a logarithmic axis
 
 
@@ -321,7 +319,7 @@ def _describe(point: FrontPoint, story: RunStory) -> str:
     lines = [
         f"<b>{clean_label(point.cut)}</b>",
         *([f"by {label_strategy(point.strategy)}"] if len(strategies) > 1 else []),
-        *(f"{_SPLITS[score.split]} {METRIC_WORDS[score.metric]} {format_score(score)}" for score in told),
+        *(f"{SPLIT_WORDS[score.split]} {METRIC_WORDS[score.metric]} {format_score(score)}" for score in told),
         *([f"verdict on test: {verdict.verdict}"] if verdict else []),
         *(f"{AXIS_WORDS[one.axis]}: clearly worse than {clean_label(one.by)}" for one in point.dominated_by or ()),
         f"{format_quantity(point.macs)} MACs ({format_share(point.macs_share)} of the full network)",

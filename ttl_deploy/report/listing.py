@@ -19,6 +19,7 @@ STRATEGY_WORDS = {
     WARM: "trained by itself, beginning with the weights of that exit, for fewer epochs",
 }
 """What the names mean of strategies that a guided search takes by itself."""
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test", "all": "all"}
 AXIS_WORDS: dict[Axis, str] = {"macs": "MACs", "params": "parameters", "latency_s": "latency"}
 _DISPENSABLE = (
     *("val seeds", "test seeds", "params", "of full", "to the best", "on front by", "test AUROC", "latency", "MACs"),

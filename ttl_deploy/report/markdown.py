@@ -14,7 +14,7 @@ from ttl_deploy.report.costs import cost_rows, format_count, format_part, tell_c
 from ttl_deploy.report.evidence import gather_evidence
 from ttl_deploy.report.exports_listing import list_exports
 from ttl_deploy.report.file_sizes import find_sizes
-from ttl_deploy.report.listing import Listing, explain_standings, front_rows
+from ttl_deploy.report.listing import SPLIT_WORDS, Listing, explain_standings, front_rows
 from ttl_deploy.report.looks import show_direction_marks
 from ttl_deploy.report.model_curves import RunCurves
 from ttl_deploy.report.narration import ask, reproduction, tell_gap, tell_omissions
@@ -23,7 +23,6 @@ from ttl_deploy.report.refusals import list_refusals
 from ttl_deploy.report.story import ExportStory, RunStory
 from ttl_deploy.runtime.precision_words import describe_parity, describe_precision
 
-_SPLITS = {"train": "training", "val": "validation", "test": "test"}
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 _BEGINNING = re.compile(r"^(\d{0,9})([-+=]|(?<=\d)[.)](?=\s|$))")
 """What would begin a list, a rule or a heading at the start of a line."""
@@ -81,7 +80,7 @@ def _data(story: RunStory) -> Iterator[str]:
     yield f"{escape(found.name)}, read as {escape(found.reader)}; fingerprint `{found.sha256}`.{known}"
     yield _table(
         ("Split", "Images", "Patients", *found.classes),
-        [(_SPLITS[one.split], one.images, one.patients, *one.per_class) for one in found.counts],
+        [(SPLIT_WORDS[one.split], one.images, one.patients, *one.per_class) for one in found.counts],
     )
     yield from _list(warning.message for warning in story.warnings)
     yield "What was left out:"
@@ -113,7 +112,7 @@ def _verdicts(story: RunStory, front: Front) -> Iterator[str]:
 
 def _classes(found: RunCurves) -> Iterator[str]:
     yield "## Scores per class"
-    yield f"On the {_SPLITS[found.split]} split, by one seed; the curves stand in report.html."
+    yield f"On the {SPLIT_WORDS[found.split]} split, by one seed; the curves stand in report.html."
     names = [METRIC_WORDS[score.metric] for score in found.models[0].classes[0].scores]
     yield _table(
         ("Class", "Model", "With", "Without", *names),

@@ -27,7 +27,7 @@ from ttl_deploy.report.exports_listing import list_exports
 from ttl_deploy.report.file_sizes import find_sizes
 from ttl_deploy.report.front_plot import draw_front
 from ttl_deploy.report.guidance_plot import draw_guidance
-from ttl_deploy.report.listing import AXIS_WORDS, auroc_of, explain_strategies, format_test_seeds
+from ttl_deploy.report.listing import AXIS_WORDS, SPLIT_WORDS, auroc_of, explain_strategies, format_test_seeds
 from ttl_deploy.report.looks import show_direction_marks
 from ttl_deploy.report.narration import ask, reproduction, tell_gap, tell_omissions
 from ttl_deploy.report.plots import Plot, draw_curves, draw_depth
@@ -83,6 +83,7 @@ def render_page(story: RunStory) -> str:
         story=story,
         metrics=_MAIN_METRICS,
         axis_words=AXIS_WORDS,
+        splits=SPLIT_WORDS,
         metric_words=METRIC_WORDS,
         settings=flatten_settings(story.settings),
         evidence=None if story.front is None else _evidence(story, story.front),
